@@ -1,0 +1,50 @@
+# Everything sets itself up in .venv from requirements.lock; a machine needs Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs lock bench clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## Run the story: Valkey, simulator, gateway and a day's work (ARGS=--once to end it)
+	@$(BIN)/eligibility-gateway demo $(ARGS)
+
+test: $(STAMP) ## Run the tests (ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style, types and the generated docs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tools/generate_docs.py --check
+
+format: $(STAMP) ## Rewrite the code in the house's style
+	@$(BIN)/ruff check --fix --exit-zero --quiet .
+	@$(BIN)/ruff format .
+
+docs: $(STAMP) ## Rewrite what is generated in docs/ and policies/
+	@$(BIN)/python tools/generate_docs.py
+
+lock: $(STAMP) ## Rewrite requirements.lock from pyproject.toml
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet uv==0.13.9
+	@$(BIN)/python tools/lock.py
+
+bench: $(STAMP) ## Measure CPU, latency and memory beside the bare pass-through
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+# Without pip in the venv: Debian's python3 may lack ensurepip, and pip can install into another interpreter.
+$(STAMP): requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (once) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv --without-pip --clear $(VENV)
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

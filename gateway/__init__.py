@@ -1,0 +1,1 @@
+"""Eligibility Gateway: a reverse proxy in front of the Enhanced Eligibility API."""

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `eligibility-gateway`."""
+
+from gateway.cli import main
+
+main()

@@ -1,0 +1,302 @@
+"""The composition root: the only place where things are built and joined."""
+
+import asyncio
+import importlib.metadata
+import math
+import os
+import platform
+import random
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import uuid_utils
+from aiohttp import web
+
+from gateway.embedded import EmbeddedUnavailable, EmbeddedValkey
+from gateway.exchange import Record
+from gateway.headers.step import HeadersStep
+from gateway.http.admin import AdminView, admin_application
+from gateway.http.ingress import Ingress, Limits, Observers
+from gateway.http.upstream import Upstream, open_session
+from gateway.operations import TOKEN_PATH
+from gateway.pipeline import Pipeline, Steps
+from gateway.policy.explain import describe
+from gateway.policy.files import PolicySet, load
+from gateway.policy.model import ANONYMOUS
+from gateway.sealing import Key, Sealing, new_key
+from gateway.settings import Address, Settings, variable
+from gateway.store import Store, StoreUnavailable, StoreUrlError, connect
+from gateway.telemetry.log import Log, log_record
+from gateway.telemetry.metrics import Metrics
+from gateway.token.client import TokenClient
+from gateway.token.life import Cause
+from gateway.token.step import FetchResult, Sources, TokenKeeper, TokenNotIssued, TokenStep
+from gateway.token.store import TokenStore
+
+VERSION: Final = importlib.metadata.version("eligibility-gateway")
+_START_PATIENCE_S: Final = 3.0  # for what is started at the same moment as we are
+_RETRY_S: Final = 0.25
+_BACKLOG: Final = 4096
+_SPARE_DESCRIPTORS: Final = 256
+_CLEANUP_S: Final = 0.5
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message is one sentence for whoever started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that listens."""
+
+    ingress: Ingress
+    traffic: web.TCPSite
+
+    async def drain(self, timeout_s: float, hurrying: asyncio.Event) -> bool:
+        """Accept nothing new, and let what is in flight end; return whether all of it did."""
+        self.ingress.drain()
+        await self.traffic.stop()
+        waits = [asyncio.create_task(self.ingress.idle()), asyncio.create_task(hurrying.wait())]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return self.ingress.in_flight == 0
+
+
+def run(settings: Settings, log: Log) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0 if every request in flight ended, else 1.
+
+    A second signal ends the wait for requests in flight. Raises StartError and PolicyFilesError.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, log))
+
+
+async def _serve(settings: Settings, log: Log) -> int:
+    stopping, hurrying = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _next_of, stopping, hurrying)
+    async with open_gateway(settings, log) as gateway:
+        await stopping.wait()
+        log.info("draining", in_flight=gateway.ingress.in_flight)
+        drained = await gateway.drain(settings.drain_timeout_s, hurrying)
+        log.info("stopped", in_flight=gateway.ingress.in_flight, drained=drained)
+    return 0 if drained else 1
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
+    """Build everything, join it and listen; afterwards take it apart in the opposite order.
+
+    Raises StartError and PolicyFilesError.
+    """
+    policies = load(settings.policies)
+    _refuse_exposure(policies, settings)
+    metrics = Metrics(version=VERSION, python_version=platform.python_version(), fetch_results=FetchResult)
+    async with AsyncExitStack() as stack:
+        keys, redis_url = _ring_and_url(settings, stack)
+        store = await _open_store(redis_url, metrics, stack)
+        session = await stack.enter_async_context(open_session())
+        keeper = _token_keeper(settings, store, Sealing(keys), session, metrics)
+        stack.push_async_callback(keeper.close)
+        if any(policy.token.inject for policy in policies.policies):
+            await _first_token(keeper, settings, log)
+        steps = Steps(
+            headers=HeadersStep(),
+            token=TokenStep(keeper, time.monotonic),
+            upstream=Upstream(session, settings.upstream_url, time.monotonic),
+        )
+        limits = Limits(
+            in_flight=_affordable(settings.max_in_flight, log),
+            body_bytes=settings.max_body_bytes,
+            body_s=settings.body_timeout_s,
+        )
+        ingress = Ingress(Pipeline(policies, steps), limits, _observers(metrics, log))
+        metrics.watch(in_flight=lambda: ingress.in_flight, token_age=lambda: _age(keeper))
+        view = AdminView(
+            exposition=metrics.exposition,
+            is_ready=lambda: not ingress.is_draining,
+            policies=lambda: describe(policies),
+        )
+        admin = await _listen(stack, _admin_runner(view), settings.admin_listen)
+        traffic = await _listen(stack, _traffic_runner(ingress), settings.listen)
+        for notice in policies.notices:
+            log.warning("notice", notice=notice)
+        log.info(
+            "listening",
+            version=VERSION,
+            listen=_name(traffic),
+            admin_listen=_name(admin),
+            policies=len(policies.policies),
+            callers=len(policies.callers),
+            redis="embedded" if settings.is_embedded else "external",
+        )
+        yield Gateway(ingress, traffic)
+
+
+def _refuse_exposure(policies: PolicySet, settings: Settings) -> None:
+    if ANONYMOUS not in policies.callers or settings.listen.is_loopback or settings.allow_public_anonymous:
+        return
+    place = policies.caller_sources[ANONYMOUS].place("callers", ANONYMOUS)
+    raise StartError(
+        f"{place}: found the caller 'anonymous' with a listener beyond this machine ({settings.listen}), expected "
+        f"callers with secrets, or {variable('allow_public_anonymous')}=true where the network is the boundary",
+    )
+
+
+def _ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key, ...], str]:
+    """Start the bundled Valkey where it is wanted; without keys of its own it gets one that dies with it."""
+    if not settings.is_embedded:
+        return settings.keys, settings.redis_url.get_secret_value()
+    try:
+        embedded = stack.enter_context(EmbeddedValkey())
+    except EmbeddedUnavailable as error:
+        raise StartError(str(error)) from error
+    return settings.keys or (new_key("embedded"),), embedded.url
+
+
+async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Store:
+    try:
+        store = Store(connect(url), on_error=metrics.redis_failed)
+    except StoreUrlError as error:
+        raise StartError(f"{variable('redis_url')}: {error}") from error
+    stack.push_async_callback(store.close)
+    give_up_at = time.monotonic() + _START_PATIENCE_S
+    while True:
+        try:
+            await store.ping()
+        except StoreUnavailable as error:
+            if time.monotonic() > give_up_at:
+                raise StartError(
+                    f"{variable('redis_url')}: found no Redis that answers there ({error}), expected a reachable "
+                    "Redis or Valkey, or 'embedded'",
+                ) from error
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return store
+
+
+def _token_keeper(
+    settings: Settings,
+    store: Store,
+    sealing: Sealing,
+    session: aiohttp.ClientSession,
+    metrics: Metrics,
+) -> TokenKeeper:
+    url = settings.upstream_url + TOKEN_PATH
+    client_id = settings.upstream_client_id.get_secret_value()
+    client_secret = settings.upstream_client_secret.get_secret_value()
+    return TokenKeeper(
+        TokenStore(store, sealing, url, client_id, client_secret),  # another secret is another key: nothing stale
+        TokenClient(session, url, client_id, client_secret),
+        Sources(
+            now=time.monotonic,
+            jitter=random.random,
+            new_id=_new_id,
+            on_fetch=lambda result: metrics.token_fetched(result.value),
+        ),
+    )
+
+
+async def _first_token(keeper: TokenKeeper, settings: Settings, log: Log) -> None:
+    """Have a token before the first request; start without one only if the endpoint answers and is not itself."""
+    give_up_at = time.monotonic() + _START_PATIENCE_S
+    while True:
+        try:
+            await keeper.obtain()
+        except TokenNotIssued as error:
+            answer = error.answer
+            if answer.cause is Cause.REFUSED:
+                raise StartError(
+                    f"{variable('upstream_client_id')}: found credentials that the token endpoint of "
+                    f"{variable('upstream_url')} refuses, expected those that Optum issued for this environment",
+                ) from error
+            if answer.is_reachable:
+                log.warning("no token yet", reason="the token endpoint answers with an error")
+                return
+            if time.monotonic() > give_up_at:
+                raise StartError(
+                    f"{variable('upstream_url')}: found no token endpoint that can be reached at "
+                    f"{settings.upstream_url}{TOKEN_PATH}, expected the API's address",
+                ) from error
+            await asyncio.sleep(min(error.wait_s, _RETRY_S * 4) + 0.01)
+        else:
+            return
+
+
+def _observers(metrics: Metrics, log: Log) -> Observers:
+    def on_record(record: Record) -> None:
+        metrics.observe(record)
+        log_record(log, record)
+
+    return Observers(
+        now=time.monotonic,
+        new_id=_new_id,
+        on_record=on_record,
+        on_defect=lambda defect: log.error("defect", error=type(defect).__name__),
+    )
+
+
+def _affordable(wanted: int, log: Log) -> int:
+    """Raise the limit of open files as far as it goes; each request in flight needs two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    affordable = (hard - _SPARE_DESCRIPTORS) // 2 if hard != resource.RLIM_INFINITY else wanted
+    if affordable < wanted:
+        log.warning("notice", notice=f"{variable('max_in_flight')} is {affordable}: the limit of open files is {hard}")
+    return min(wanted, affordable)
+
+
+def _admin_runner(view: AdminView) -> web.AppRunner:
+    return web.AppRunner(admin_application(view), access_log=None, shutdown_timeout=_CLEANUP_S)
+
+
+def _traffic_runner(ingress: Ingress) -> web.ServerRunner:
+    # Whoever had to end has ended in `drain`; aiohttp would wait for the others twice.
+    return web.ServerRunner(ingress.server(), shutdown_timeout=_CLEANUP_S)
+
+
+async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, address: Address) -> web.TCPSite:
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise StartError(
+            f"found {address} taken or not allowed ({os.strerror(error.errno or 0)}), expected an address to listen on",
+        ) from error
+    return site
+
+
+def _name(site: web.TCPSite) -> str:
+    server = site._server  # noqa: SLF001 - the only place that knows which port the system chose
+    sockets = getattr(server, "sockets", None) or ()
+    return str(Address(*sockets[0].getsockname()[:2])) if sockets else site.name
+
+
+def _age(keeper: TokenKeeper) -> float:
+    return time.monotonic() - keeper.token.received_at if keeper.token is not None else math.nan
+
+
+def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:
+    (hurrying if stopping.is_set() else stopping).set()
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - absent on some platforms
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

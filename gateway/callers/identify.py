@@ -1,0 +1,58 @@
+"""Who asks, by what the request presents.
+
+Rules
+- A caller is known by the SHA-256 of its secret. The secret itself is nowhere: not in a policy, not in memory
+  beyond the request.
+- Exactly one secret may be presented. Two that differ are a refusal, whatever each of them is.
+- A secret that belongs to nobody is a refusal, also where `anonymous` is allowed. Only where no caller has a
+  secret at all is there nothing to be wrong about: then whatever is presented is ignored, and dropped.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.policy.model import ANONYMOUS, Caller
+
+_BEARER = "bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The request is this caller's."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class NotIdentified:
+    """The request is nobody's."""
+
+
+class Callers:
+    """The declared callers, ready to be looked up by what a request presents."""
+
+    def __init__(self, callers: Mapping[str, Caller]) -> None:
+        self._by_digest = {digest: caller for caller in callers.values() for digest in caller.entry.digests}
+        self._anonymous = callers.get(ANONYMOUS)
+
+    def identify(self, authorizations: Sequence[str], api_keys: Sequence[str]) -> Identified | NotIdentified:
+        """Decide by the values of all `Authorization` and `x-api-key` headers."""
+        presented = {_secret(value) for value in authorizations} | set(api_keys)
+        if not presented or not self._by_digest:
+            return Identified(self._anonymous) if self._anonymous is not None else NotIdentified()
+        if len(presented) > 1:
+            return NotIdentified()
+        digest = hashlib.sha256(presented.pop().encode("utf-8", "surrogateescape")).hexdigest()
+        caller = self._by_digest.get(digest)
+        # Looking a digest up tells a timer nothing about the secret; the comparison is constant all the same.
+        if caller is None or not any(hmac.compare_digest(digest, known) for known in caller.entry.digests):
+            return NotIdentified()
+        return Identified(caller)
+
+
+def _secret(authorization: str) -> str:
+    if authorization[: len(_BEARER)].lower() == _BEARER:
+        return authorization[len(_BEARER) :].strip()
+    return authorization

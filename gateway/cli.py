@@ -1,0 +1,212 @@
+"""The command line: parse, call, print; no logic."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.operations import OperationName
+from gateway.policy.explain import Explanation, explain
+from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.schema import policy_schema
+from gateway.settings import Address, SettingsError, parse_address, read_settings, variable
+
+_USAGE: Final = 2
+_SIMULATOR_ADDRESS: Final = Address("127.0.0.1", 8081)
+_TABLE_CHARS: Final = 400  # a path to copy is worth more than a line that fits
+
+app = typer.Typer(
+    name="eligibility-gateway",
+    help="A reverse proxy for Optum's Enhanced Eligibility API: headers, token, policies, metrics.",
+    epilog="Every setting is an environment variable: docs/configuration.md. Try it: eligibility-gateway demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PoliciesOption = Annotated[
+    Path,
+    typer.Option(
+        "--policies",
+        envvar=variable("policies"),
+        help="The directory of policy files.",
+        show_default=True,
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def serve() -> None:
+    """Serve until SIGTERM: callers on GATEWAY_LISTEN, Prometheus and probes on GATEWAY_ADMIN_LISTEN.
+
+    Needs GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_CLIENT_ID, GATEWAY_UPSTREAM_CLIENT_SECRET, GATEWAY_REDIS_URL and,
+    unless that is `embedded`, GATEWAY_KEYS; each may be given as …_FILE.
+
+    Exit codes: 0 ended with nothing lost, 1 ended with requests still in flight, 2 cannot start.
+    """
+    from gateway.app import StartError, run
+    from gateway.telemetry.log import open_log
+
+    try:
+        settings = read_settings(os.environ)
+        code = run(settings, open_log(settings.log_level))
+    except (SettingsError, PolicyFilesError) as error:
+        _fail(*(str(problem) for problem in error.problems))
+    except StartError as error:
+        _fail(str(error))
+    raise typer.Exit(code)
+
+
+@app.command()
+def simulate(
+    listen: Annotated[
+        Address,
+        typer.Option(parser=parse_address, metavar="HOST:PORT", help="Where to listen; port 0 lets the system choose."),
+    ] = _SIMULATOR_ADDRESS,
+    speed: Annotated[float, typer.Option(min=0.001, help="60 makes a simulated minute take a second.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same latencies.")] = 0,
+    deduplicate: Annotated[
+        bool,
+        typer.Option("--deduplicate", help="Answer repeated requests as the upstream's own deduplication does."),
+    ] = False,
+    callback_url: Annotated[
+        str | None,
+        typer.Option(help="Where ended discovery tasks are delivered whose request names no callbackUrl."),
+    ] = None,
+    callback_token_url: Annotated[
+        str | None,
+        typer.Option(help="The receiver's OAuth2 token endpoint."),
+    ] = None,
+) -> None:
+    """Stand in for the Enhanced Eligibility API, with payers, clocks and faults; all its data is synthetic.
+
+    Its credentials are the client id `simulator` and the secret `simulator-secret`. Payers are chosen by
+    tradingPartnerServiceId: SIM-FAST, SIM-SLOW, SIM-CUT110 and others (docs/simulator.md).
+    """
+    from gateway import simulator
+
+    options = simulator.Options(
+        host=listen.host,
+        port=listen.port,
+        speed=speed,
+        seed=seed,
+        deduplicate=deduplicate,
+        callback_url=callback_url,
+        callback_token_url=callback_token_url,
+    )
+    try:
+        simulator.run(options)
+    except OSError:
+        _fail(f"--listen: found {listen} taken or not allowed, expected an address to listen on")
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the story instead of staying up.")] = False,
+    speed: Annotated[float, typer.Option(min=1, help="Simulated seconds in a real one.")] = 60.0,
+) -> None:
+    """Tell the story: a Valkey, a simulated upstream, two gateways and a day's work, on free ports of this machine.
+
+    Then it stays up, and prints what to try. Exit codes: 0 every promise of the story held, 1 one did not.
+    """
+    from gateway.demo.story import tell
+
+    raise typer.Exit(tell(Console(), once=once, speed=speed))
+
+
+@app.command()
+def check(
+    policies: PoliciesOption = Path("policies"),
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of policy files instead.")] = False,
+) -> None:
+    """Check every policy file, and report all problems at once: file:line: path: found, expected.
+
+    Exit codes: 0 all is well, 2 something must be mended.
+    """
+    if schema:
+        print(json.dumps(policy_schema(), indent=2))
+        return
+    found = _load(policies)
+    for notice in found.notices:
+        print(f"notice: {notice}", file=sys.stderr)
+    print(f"{policies}: {len(found.policies)} policies and {len(found.callers)} callers, no problem")
+
+
+class Format(StrEnum):
+    """How `explain` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command("explain")
+def explain_command(
+    operation: Annotated[OperationName, typer.Option(help="The operation.")],
+    caller: Annotated[str, typer.Option(help="A caller's name.")] = "anonymous",
+    policies: PoliciesOption = Path("policies"),
+    output: Annotated[Format, typer.Option("--format", help="For people or for machines.")] = Format.TABLE,
+) -> None:
+    """Print the policy that governs an operation of a caller, and where each value comes from.
+
+    Exit codes: 0 a policy governs, 1 the request would be refused, 2 the question cannot be answered.
+    """
+    found = _load(policies)
+    if caller not in found.callers:
+        _fail(f"--caller: found '{caller}', expected one of {', '.join(sorted(found.callers))}")
+    explanation = explain(found, operation, caller)
+    if output is Format.JSON:
+        print(json.dumps(_as_json(explanation), indent=2))
+    else:
+        _print_table(explanation)
+    if explanation.policy is None:
+        raise typer.Exit(1)
+
+
+def _load(directory: Path) -> PolicySet:
+    try:
+        return load(directory)
+    except PolicyFilesError as error:
+        _fail(*(str(problem) for problem in error.problems))
+
+
+def _as_json(explanation: Explanation) -> dict[str, object]:
+    return {
+        "operation": explanation.operation,
+        "caller": explanation.caller,
+        "policy": explanation.policy,
+        "reason": explanation.reason,
+        "values": {value.path: {"value": value.value, "from": value.origin} for value in explanation.values},
+    }
+
+
+def _print_table(explanation: Explanation) -> None:
+    console = Console(width=_TABLE_CHARS)
+    who = f"{explanation.operation} by {explanation.caller}"
+    if explanation.policy is None:
+        console.print(f"{who}: refused, {explanation.reason}", highlight=False, markup=False)
+        return
+    console.print(f"{who}: policy {explanation.policy}, {explanation.reason}", highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("path", "value", "from"):
+        table.add_column(heading, no_wrap=True)
+    for value in explanation.values:
+        shown = value.value if isinstance(value.value, str) else json.dumps(value.value)
+        table.add_row(value.path, shown, value.origin)
+    console.print(table)
+
+
+def _fail(*messages: str) -> NoReturn:
+    for message in messages:
+        print(message, file=sys.stderr)
+    raise typer.Exit(_USAGE)

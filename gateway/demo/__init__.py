@@ -1,0 +1,1 @@
+"""The demo: the whole product on one machine, told as a story whose promises are checked."""

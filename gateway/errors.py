@@ -1,0 +1,277 @@
+"""One error tree, one JSON shape (RFC 9457).
+
+Rules
+- Every way in which the gateway itself refuses or fails has a stable `code`; what the upstream answers,
+  good or bad, passes through unchanged and is never an error here.
+- `hint` says what the reader can do. No sentence here ever holds a value from a request, an answer, a
+  token or a foreign exception: whatever is said here may be logged and is shown to callers.
+- `retry_safe` is true where nothing of the request can have had an effect upstream.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+PROBLEM_CONTENT_TYPE: Final = "application/problem+json"
+_PROBLEM_TYPE_PREFIX: Final = "urn:eligibility-gateway:problem:"
+
+
+class Source(StrEnum):
+    """Whose doing it is."""
+
+    CALLER = "caller"
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What a caller is told: the members of an RFC 9457 problem document, and headers that go with it."""
+
+    code: str
+    status: int
+    title: str
+    hint: str
+    source: Source
+    retry_safe: bool
+    retry_after_s: int | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def document(self, correlation_id: str) -> dict[str, str | int | bool]:
+        """Return the JSON members, `type` first."""
+        document: dict[str, str | int | bool] = {
+            "type": _PROBLEM_TYPE_PREFIX + self.code,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.hint,
+            "code": self.code,
+            "source": self.source.value,
+            "retry_safe": self.retry_safe,
+            "correlation_id": correlation_id,
+        }
+        if self.retry_after_s is not None:
+            document["retry_after_s"] = self.retry_after_s
+        return document
+
+
+class GatewayError(Exception):
+    """The root. A subclass states its code, status and sentences; an instance may add a wait and headers."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    hint: ClassVar[str]
+    source: ClassVar[Source]
+    retry_safe: ClassVar[bool]
+
+    def __init__(self, *, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(self.code)
+        self.retry_after_s = retry_after_s
+        self.headers: Mapping[str, str] = MappingProxyType(dict(headers or {}))
+
+    @property
+    def problem(self) -> Problem:
+        """The problem document of this error, with `Retry-After` and `Connection` where they apply."""
+        headers = dict(self.headers)
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return Problem(
+            code=self.code,
+            status=self.status,
+            title=self.title,
+            hint=self.hint,
+            source=self.source,
+            retry_safe=self.retry_safe,
+            retry_after_s=self.retry_after_s,
+            headers=MappingProxyType(headers),
+        )
+
+
+class CallerError(GatewayError):
+    """The request was refused: nothing of it reached the upstream."""
+
+    source = Source.CALLER
+    retry_safe = True
+
+
+class NotHttp(CallerError):
+    """Whatever came could not be read as one HTTP/1.1 request."""
+
+    code = "not_http"
+    status = 400
+    title = "The request could not be read as HTTP."
+    hint = "Send one well-formed HTTP/1.1 request; the connection is closed."
+
+
+class AmbiguousRequest(CallerError):
+    """The request can be read in more than one way, so that somebody behind us might read it differently."""
+
+    code = "ambiguous_request"
+    status = 400
+    title = "The request is ambiguous."
+    hint = (
+        "Use an origin-form target, HTTP/1.0 or 1.1, one framing (Content-Length or chunked), UTF-8 header values "
+        "and no upgrade; the connection is closed."
+    )
+
+
+class UnknownPath(CallerError):
+    """The path is no operation of the API, and no policy forwards it."""
+
+    code = "unknown_path"
+    status = 404
+    title = "No such path here."
+    hint = "Use one of the API's nine operations, or ask the operators for a policy that forwards this path."
+
+
+class WrongMethod(CallerError):
+    """The path is known, the method is not."""
+
+    code = "wrong_method"
+    status = 405
+    title = "This path is not called with this method."
+    hint = "The Allow header of this answer names the methods."
+
+
+class BodyTooLarge(CallerError):
+    """The body is over the cap."""
+
+    code = "body_too_large"
+    status = 413
+    title = "The request body is too large."
+    hint = "Send a smaller body, or ask the operators to raise GATEWAY_MAX_BODY_BYTES."
+
+
+class BodyTooSlow(CallerError):
+    """The body did not arrive within its deadline."""
+
+    code = "body_too_slow"
+    status = 408
+    title = "The request body did not arrive in time."
+    hint = "Send the whole body without a pause; GATEWAY_BODY_TIMEOUT_S is the limit."
+
+
+class BodyTorn(CallerError):
+    """The body ended before it was complete, or its framing was broken."""
+
+    code = "body_torn"
+    status = 400
+    title = "The request body is incomplete."
+    hint = "Send as many bytes as the framing announces."
+
+
+class ExpectationUnknown(CallerError):
+    """An `Expect` header asks for something else than 100-continue."""
+
+    code = "expectation_unknown"
+    status = 417
+    title = "The expectation cannot be met."
+    hint = "Only `Expect: 100-continue` is understood (RFC 9110, 10.1.1)."
+
+
+class Unauthenticated(CallerError):
+    """No credentials where some are needed, or credentials that belong to nobody."""
+
+    code = "unauthenticated"
+    status = 401
+    title = "The caller is not known."
+    hint = "Send the credentials that this gateway's operators gave to your service."
+
+
+class NoPolicy(CallerError):
+    """No policy lets this caller use this operation."""
+
+    code = "no_policy"
+    status = 403
+    title = "This caller may not use this operation."
+    hint = "Ask the operators: `eligibility-gateway explain` shows which policy governs a caller and an operation."
+
+
+class Overloaded(GatewayError):
+    """The process holds as many requests as it may."""
+
+    code = "overloaded"
+    status = 503
+    title = "The gateway is full."
+    hint = "Retry after the time named by Retry-After; nothing was sent upstream."
+    source = Source.GATEWAY
+    retry_safe = True
+
+
+class Internal(GatewayError):
+    """A defect of the gateway."""
+
+    code = "internal_error"
+    status = 500
+    title = "The gateway failed."
+    hint = "Tell the operators the correlation id; whether the request took effect upstream is not known."
+    source = Source.GATEWAY
+    retry_safe = False
+
+
+class UpstreamUnreachable(GatewayError):
+    """No connection could be opened: the request was not sent."""
+
+    code = "upstream_unreachable"
+    status = 502
+    title = "The upstream cannot be reached."
+    hint = "Nothing was sent; retry after a short while."
+    source = Source.UPSTREAM
+    retry_safe = True
+
+
+class UpstreamConnectTimeout(GatewayError):
+    """No connection was opened within the policy's `timeout.connect`: the request was not sent."""
+
+    code = "upstream_connect_timeout"
+    status = 504
+    title = "The upstream could not be connected to in time."
+    hint = "Nothing was sent; retry after a short while."
+    source = Source.UPSTREAM
+    retry_safe = True
+
+
+class UpstreamTimeout(GatewayError):
+    """The request was sent and no complete answer came within the policy's `timeout.answer`."""
+
+    code = "upstream_timeout"
+    status = 504
+    title = "The upstream did not answer in time."
+    hint = "The transaction may exist upstream: look it up by the correlation id before you submit again."
+    source = Source.UPSTREAM
+    retry_safe = False
+
+
+class UpstreamBroken(GatewayError):
+    """The request was sent, and the answer was cut off or could not be read."""
+
+    code = "upstream_broken"
+    status = 502
+    title = "The upstream's answer was cut off or could not be read."
+    hint = "The transaction may exist upstream: look it up by the correlation id before you submit again."
+    source = Source.UPSTREAM
+    retry_safe = False
+
+
+class TokenUnavailable(GatewayError):
+    """The upstream's token endpoint gave no token: it cannot be reached, is slow, failing or unreadable."""
+
+    code = "token_unavailable"
+    status = 503
+    title = "The upstream's token endpoint gives no token."
+    hint = "Nothing was sent; retry after the time named by Retry-After."
+    source = Source.UPSTREAM
+    retry_safe = True
+
+
+class CredentialsRefused(GatewayError):
+    """The upstream's token endpoint refused the gateway's own credentials."""
+
+    code = "credentials_refused"
+    status = 503
+    title = "The upstream refuses the gateway's credentials."
+    hint = "Nothing was sent; the operators must check GATEWAY_UPSTREAM_CLIENT_ID and GATEWAY_UPSTREAM_CLIENT_SECRET."
+    source = Source.GATEWAY
+    retry_safe = True

@@ -1,0 +1,146 @@
+"""One request and all that is known of it.
+
+Rules
+- `Inbound`, `Outbound` and `Reply` are values: what was received, what is sent upstream, what goes back.
+- `Exchange` is the one thing that grows while a request passes through the house: steps add facts to it.
+- `Record` is the frozen sum of a finished exchange; metrics and the log line are functions of it alone.
+- Header names keep the case in which they came; they are compared without case (RFC 9110, section 5.1).
+- No repr here shows a header value, a body or a target: all three may carry PHI.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.operations import Operation
+from gateway.policy.model import Caller, Policy
+
+FORWARDED: Final = "forwarded"
+UNKNOWN: Final = "unknown"
+
+Headers = CIMultiDict[str]
+HeadersView = CIMultiDictProxy[str] | CIMultiDict[str]
+
+
+def headers_as_sent(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """Return headers with their names in the case in which they came; aiohttp's own view rewrites known ones."""
+    return CIMultiDict([(name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in raw])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request as received: raw target, end-to-end and hop-by-hop headers, the whole body."""
+
+    method: str
+    raw_target: str = field(repr=False)
+    headers: HeadersView = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def raw_path(self) -> str:
+        """The target without its query, byte for byte."""
+        return self.raw_target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    """A request as sent upstream: the target is the inbound's, the headers are complete but for framing."""
+
+    method: str
+    raw_target: str = field(repr=False)
+    headers: HeadersView = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What goes back: `body` is whole, or the beginning of a body whose `rest` is still arriving."""
+
+    status: int
+    reason: str
+    headers: HeadersView = field(repr=False)
+    body: bytes = field(repr=False)
+    rest: AsyncGenerator[bytes, None] | None = field(repr=False, default=None)
+
+    async def discard(self) -> None:
+        """Let go of a reply that nobody will read: its connection is given back."""
+        if self.rest is not None:
+            await self.rest.aclose()
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request on its way. `started_at` and all durations are seconds of the loop's clock."""
+
+    inbound: Inbound
+    correlation_id: str
+    started_at: float
+    operation: Operation | None = None
+    is_forwarded: bool = False
+    caller: Caller | None = None
+    policy: Policy | None = None
+    upstream_s: float | None = None
+    upstream_status: int | None = None
+    upstream_calls: int = 0
+    token_wait_s: float = 0.0
+
+    @property
+    def operation_name(self) -> str:
+        """The contract's name, `forwarded` for a path that a policy forwards, `unknown` for any other."""
+        if self.operation is not None:
+            return self.operation.name.value
+        return FORWARDED if self.is_forwarded else UNKNOWN
+
+    @property
+    def governing(self) -> Policy:
+        """The policy that governs: every step comes after the policy was chosen."""
+        if self.policy is None:
+            raise LookupError("no policy was chosen yet")
+        return self.policy
+
+    @property
+    def asking(self) -> Caller:
+        """The caller: every step comes after it was identified."""
+        if self.caller is None:
+            raise LookupError("the caller was not identified yet")
+        return self.caller
+
+
+class Forward(Protocol):
+    """The rest of the way: everything behind a step, down to the upstream."""
+
+    async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
+        """Send on, and return what came back. Raises GatewayError where nothing did."""
+        ...
+
+
+class Step(Protocol):
+    """What carries out one clause: it may change what goes out, what comes back, or answer by itself."""
+
+    async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
+        """Take part in the request; `forward` is the rest of the way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One finished request. Every string here comes from a closed set or is a well-formed id: none is PHI."""
+
+    operation: str
+    caller: str
+    policy: str
+    method: str
+    status: int
+    code: str
+    correlation_id: str
+    trace_id: str
+    duration_s: float
+    upstream_s: float | None
+    upstream_status: int | None
+    upstream_calls: int
+    token_wait_s: float
+    request_bytes: int
+    reply_bytes: int
+    is_complete: bool

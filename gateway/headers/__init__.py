@@ -1,0 +1,1 @@
+"""Headers: what goes upstream, what comes back, and what never passes."""

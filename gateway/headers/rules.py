@@ -1,0 +1,102 @@
+"""Which headers pass.
+
+Facts
+- Hop-by-hop headers end at each hop, and so does every header that `Connection` names (RFC 9110, 7.6.1).
+- Names are compared without case (RFC 9110, 5.1). Some servers also read "_" as "-", so an underscore twin
+  of a header that the gateway answers for is a forgery as well.
+
+Rules
+- A protected header is dropped wherever it came from, before the gateway's own value is added: dropping
+  only when there is a value to add would let the forged one through on the day there is none.
+- A caller may not delete end-to-end headers by naming them in `Connection`.
+- A value whose bytes are not UTF-8 cannot be sent on as it came: inward the request is refused, outward the
+  header is dropped, for the answer is paid for.
+- The body is framed anew on each side, so Content-Length and Transfer-Encoding never pass.
+"""
+
+from typing import Final
+
+from multidict import CIMultiDict
+
+from gateway.exchange import Headers, HeadersView
+from gateway.headers.correlation import CORRELATION_ID
+from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
+
+SUBTENANT_ID: Final = "x-optum-subtenant-id"
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    },
+)
+_STOPS_INWARD: Final = HOP_BY_HOP | PROTECTED_HEADERS
+_STOPS_OUTWARD: Final = HOP_BY_HOP | {"content-length", CORRELATION_ID}
+_KEPT_THOUGH_NAMED: Final = frozenset({"cache-control", "date", "link", "location", "traceparent", "tracestate"})
+_KEPT_PREFIXES: Final = ("accept", "content-", "x-optum-")
+
+
+def outbound_headers(
+    inbound: HeadersView,
+    clause: HeadersClause,
+    caller: CallerEntry,
+    correlation_id: str,
+) -> Headers:
+    """Return the headers that go upstream, without the token and the framing."""
+    stopped = clause.touched | _named_by_connection(inbound)
+    passed = [
+        (name, value)
+        for name, value in inbound.items()
+        if (read := _as_anyone_reads(name)) not in _STOPS_INWARD and read not in stopped
+    ]
+    passed += clause.set.items()
+    passed.append((CORRELATION_ID, correlation_id))
+    subtenant = choose_subtenant(inbound, clause, caller)
+    if subtenant is not None:
+        passed.append((SUBTENANT_ID, subtenant))
+    return CIMultiDict(passed)
+
+
+def choose_subtenant(inbound: HeadersView, clause: HeadersClause, caller: CallerEntry) -> str | None:
+    """Return the subtenant to speak for: what the caller may name and named once, else what is configured."""
+    named = inbound.getall(SUBTENANT_ID, [])
+    if len(named) == 1 and (named[0] in caller.subtenant_choices or named[0] in clause.subtenant_choices):
+        return named[0]
+    match clause.subtenant:
+        case "from-caller":
+            return caller.subtenant
+        case "none":
+            return None
+        case fixed:
+            return fixed
+
+
+def reply_headers(upstream: HeadersView, correlation_id: str) -> Headers:
+    """Return the headers that go back to the caller: the upstream's, and the caller's own correlation id."""
+    named = _named_by_connection(upstream)
+    passed = [
+        (name, value)
+        for name, value in upstream.items()
+        if (read := _as_anyone_reads(name)) not in _STOPS_OUTWARD
+        and read not in named
+        and (value.isascii() or is_utf8(value))
+    ]
+    passed.append((CORRELATION_ID, correlation_id))
+    return CIMultiDict(passed)
+
+
+def _as_anyone_reads(name: str) -> str:
+    lowered = name.lower()
+    return lowered.replace("_", "-") if "_" in lowered else lowered
+
+
+def is_utf8(value: str) -> bool:
+    """Whether a header value's bytes were UTF-8: any other byte arrives as a lone surrogate (PEP 383)."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _named_by_connection(headers: HeadersView) -> frozenset[str]:
+    if "connection" not in headers:
+        return frozenset()
+    names = {_as_anyone_reads(name.strip()) for value in headers.getall("connection") for name in value.split(",")}
+    return frozenset(name for name in names if name not in _KEPT_THOUGH_NAMED and not name.startswith(_KEPT_PREFIXES))

@@ -1,0 +1,21 @@
+"""Carry out the `headers:` clause on the way in and on the way out."""
+
+from dataclasses import replace
+
+from gateway.exchange import Exchange, Forward, Outbound, Reply
+from gateway.headers.rules import outbound_headers, reply_headers
+
+
+class HeadersStep:
+    """After it, the outbound carries what the policy says and nothing forged; the reply, the caller's own id."""
+
+    async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
+        """Replace the headers on the way in, and again on the way out."""
+        headers = outbound_headers(
+            exchange.inbound.headers,
+            exchange.governing.headers,
+            exchange.asking.entry,
+            exchange.correlation_id,
+        )
+        reply = await forward(exchange, replace(outbound, headers=headers))
+        return replace(reply, headers=reply_headers(reply.headers, exchange.correlation_id))

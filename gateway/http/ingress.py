@@ -1,0 +1,329 @@
+"""The traffic port: from bytes to an Inbound, from a Reply to bytes, and one record for each request.
+
+Facts (aiohttp 3.14)
+- The low-level `web.Server` costs a quarter less than `web.Application`, and does not answer `Expect`.
+- What its parser refuses, it answers by itself, quoting the offending line: a token, perhaps, or a name. So
+  its error answer is replaced by a fixed one, and it has no logger that anybody reads.
+- A caller who leaves does not cancel the handler (`handler_cancellation` is off), and must not: the answer
+  is paid for.
+
+Rules
+- Whatever happens, the caller gets one reply with its correlation id, and telemetry gets one record.
+- A request that is refused before its body was read closes the connection: nobody may find a second request
+  in the body of the first.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
+
+from gateway.errors import (
+    PROBLEM_CONTENT_TYPE,
+    AmbiguousRequest,
+    BodyTooLarge,
+    BodyTooSlow,
+    BodyTorn,
+    ExpectationUnknown,
+    GatewayError,
+    Internal,
+    NotHttp,
+    Overloaded,
+)
+from gateway.exchange import UNKNOWN, Exchange, Headers, Inbound, Record, Reply, headers_as_sent
+from gateway.headers.correlation import CORRELATION_ID, choose_correlation_id, well_formed
+from gateway.http.strict import is_unambiguous
+
+_TRACE_ID: Final = "x-optum-trace-id"
+_KEEP_ALIVE_S: Final = 300.0  # longer than any front proxy's: it is the proxy that should close
+_AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one process takes upon itself."""
+
+    in_flight: int
+    body_bytes: int
+    body_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observers:
+    """Where instants and fresh ids come from, and who is told how a request ended."""
+
+    now: Callable[[], float]
+    new_id: Callable[[], str]
+    on_record: Callable[[Record], None]
+    on_defect: Callable[[BaseException], None]
+
+
+@dataclass(slots=True)
+class _Sent:
+    """How a reply left."""
+
+    body_bytes: int = 0
+    is_complete: bool = True
+    code: str = ""
+
+
+class Ingress:
+    """Serves the traffic port."""
+
+    def __init__(
+        self,
+        answer: Callable[[Exchange], Awaitable[Reply]],
+        limits: Limits,
+        observers: Observers,
+    ) -> None:
+        self._answer = answer
+        self._limits = limits
+        self._observers = observers
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_draining = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being worked on."""
+        return self._in_flight
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._is_draining
+
+    def drain(self) -> None:
+        """From now on every reply asks its connection to close."""
+        self._is_draining = True
+
+    async def idle(self) -> None:
+        """Return when no request is being worked on."""
+        await self._idle.wait()
+
+    def server(self) -> web.Server:
+        """Return the protocol factory to listen with."""
+        return _Server(self._handle, self._refuse_unreadable)
+
+    async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
+        headers = headers_as_sent(raw.raw_headers)
+        exchange = Exchange(
+            inbound=Inbound(method=raw.method, raw_target=raw.raw_path, headers=headers, body=b""),
+            correlation_id=choose_correlation_id(
+                headers.getall(CORRELATION_ID, ()),
+                self._observers.new_id,
+            ),
+            started_at=self._observers.now(),
+        )
+        self._in_flight += 1
+        self._idle.clear()
+        code = ""
+        try:
+            try:
+                body = await self._receive(raw, headers)
+                exchange.inbound = replace(exchange.inbound, body=body)
+                reply = await self._answer(exchange)
+            except GatewayError as error:
+                code = error.code
+                reply = problem_reply(error, exchange.correlation_id)
+            except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
+                code = Internal.code
+                reply = problem_reply(Internal(), exchange.correlation_id)
+                self._observers.on_defect(defect)
+            response, sent = await self._send(raw, reply)
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._idle.set()
+        self._observers.on_record(self._record(exchange, reply, sent, code))
+        return response
+
+    async def _receive(self, raw: web.BaseRequest, headers: Headers) -> bytes:
+        if not is_unambiguous(raw.raw_path, raw.version, headers):
+            raise AmbiguousRequest
+        if self._in_flight > self._limits.in_flight:
+            raise Overloaded(retry_after_s=1)
+        if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
+            raise BodyTooLarge
+        if "Expect" in headers:
+            await _continue(raw)
+        return await self._read_body(raw)
+
+    async def _read_body(self, raw: web.BaseRequest) -> bytes:
+        try:
+            if raw.content.is_eof():
+                body = raw.content.read_nowait()
+                if len(body) > self._limits.body_bytes:
+                    raise BodyTooLarge
+                return body
+            async with asyncio.timeout(self._limits.body_s):
+                parts = bytearray()
+                async for part in raw.content.iter_any():
+                    parts += part
+                    if len(parts) > self._limits.body_bytes:
+                        raise BodyTooLarge
+                return bytes(parts)
+        except TimeoutError:
+            raise BodyTooSlow from None
+        except (web.RequestPayloadError, OSError):
+            raise BodyTorn from None
+
+    async def _send(self, raw: web.BaseRequest, reply: Reply) -> tuple[web.StreamResponse, _Sent]:
+        sent = _Sent()
+        if isinstance(raw, _Request):
+            raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
+        response: web.StreamResponse
+        if reply.rest is None:
+            response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
+        else:
+            response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=reply.headers)
+        if self._is_draining or not raw.content.is_eof():
+            response.force_close()
+        try:
+            await response.prepare(raw)
+            if reply.rest is not None:
+                await response.write(reply.body)
+                sent.body_bytes = len(reply.body)
+                async for part in reply.rest:
+                    await response.write(part)
+                    sent.body_bytes += len(part)
+            else:
+                sent.body_bytes = len(reply.body)
+            await response.write_eof()
+        except GatewayError as error:
+            # The status has left already: the only honest thing is that the caller sees a torn body.
+            sent.is_complete, sent.code = False, error.code
+            if raw.transport is not None:
+                raw.transport.abort()
+        except ConnectionError:
+            sent.is_complete = False
+        finally:
+            await reply.discard()
+        return response, sent
+
+    def _record(self, exchange: Exchange, reply: Reply, sent: _Sent, code: str) -> Record:
+        return Record(
+            operation=exchange.operation_name,
+            caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
+            policy=exchange.policy.name if exchange.policy is not None else "",
+            method=exchange.inbound.method if exchange.operation_name != UNKNOWN else UNKNOWN,
+            status=reply.status,
+            code=code or sent.code,
+            correlation_id=exchange.correlation_id,
+            trace_id=well_formed(reply.headers.get(_TRACE_ID, "")),
+            duration_s=self._observers.now() - exchange.started_at,
+            upstream_s=exchange.upstream_s,
+            upstream_status=exchange.upstream_status,
+            upstream_calls=exchange.upstream_calls,
+            token_wait_s=exchange.token_wait_s,
+            request_bytes=len(exchange.inbound.body),
+            reply_bytes=sent.body_bytes,
+            is_complete=sent.is_complete,
+        )
+
+    def _refuse_unreadable(self) -> web.Response:
+        """Answer what is not HTTP: fixed words, and nothing of what came."""
+        now = self._observers.now()
+        inbound = Inbound(method=UNKNOWN, raw_target="", headers=CIMultiDict(), body=b"")
+        exchange = Exchange(inbound=inbound, correlation_id=self._observers.new_id(), started_at=now)
+        reply = problem_reply(NotHttp(), exchange.correlation_id)
+        self._observers.on_record(self._record(exchange, reply, _Sent(len(reply.body)), NotHttp.code))
+        response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
+        response.force_close()
+        return response
+
+
+def problem_reply(error: GatewayError, correlation_id: str) -> Reply:
+    """Return the problem document of an error as a reply."""
+    problem = error.problem
+    headers = CIMultiDict(problem.headers)
+    headers["Content-Type"] = PROBLEM_CONTENT_TYPE
+    headers[CORRELATION_ID] = correlation_id
+    return Reply(
+        status=problem.status,
+        reason=HTTPStatus(problem.status).phrase,
+        headers=headers,
+        body=orjson.dumps(problem.document(correlation_id)),
+    )
+
+
+async def _continue(raw: web.BaseRequest) -> None:
+    if raw.headers["Expect"].strip().lower() != "100-continue":
+        raise ExpectationUnknown
+    if raw.version == HttpVersion11 and not raw.content.is_eof():
+        await raw.writer.write(_CONTINUE)
+        raw.writer.output_size = 0  # or aiohttp believes that a reply has begun
+
+
+class _Request(web.BaseRequest):
+    """A request whose reply carries no header that aiohttp thought of by itself."""
+
+    unwanted: tuple[str, ...] = ("Server",)
+
+    @classmethod
+    def of(
+        cls,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> "_Request":
+        """Build it as aiohttp's own factory does."""
+        return cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        for name in self.unwanted:
+            response.headers.popall(name, None)
+
+
+class _Handler(RequestHandler):
+    """aiohttp's connection, but for what it says when it cannot read a request."""
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, manager: web.Server, refuse: Callable[[], web.Response]) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # aiohttp's own code asks `if access_log`
+            auto_decompress=False,
+            keepalive_timeout=_KEEP_ALIVE_S,
+        )
+        self._refuse = refuse
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,  # noqa: ARG002
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """Answer with fixed words; aiohttp's own quote the line that it could not read."""
+        return self._refuse()
+
+
+class _Server(web.Server):
+    """A factory of `_Handler`s."""
+
+    def __init__(
+        self,
+        handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        refuse: Callable[[], web.Response],
+    ) -> None:
+        super().__init__(handle, request_factory=_Request.of)
+        self._refuse = refuse
+
+    def __call__(self) -> RequestHandler:
+        return _Handler(self, self._refuse)

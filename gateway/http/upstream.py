@@ -1,0 +1,158 @@
+"""Send a request upstream, once, and read the answer.
+
+Facts (aiohttp 3.14)
+- GET, PUT and DELETE are silently sent again on a connection that had been kept alive and was just closed;
+  POST never is. So a paid request is sent once, whatever happens, unless no connection could be opened.
+- yarl rewrites what it parses: "%7E" becomes "~", a lone "?" vanishes. A URL that is built with the whole
+  target as its encoded path is parsed by nobody, and leaves byte for byte.
+- A cookie jar, redirects and proxies from the environment would each carry one caller's state to another.
+
+Rules
+- The connection pool has no limit of its own: how many requests are held is decided at the door.
+- A connection is not used again after 8 s of idling, so that the upstream is not found to have closed it.
+- An answer is read whole up to 256 KiB, then passed on as it arrives.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.errors import (
+    GatewayError,
+    UpstreamBroken,
+    UpstreamConnectTimeout,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.exchange import Exchange, Headers, HeadersView, Outbound, Reply, headers_as_sent
+
+BUFFER_BYTES: Final = 262_144
+_KEEP_ALIVE_S: Final = 8.0
+_DNS_CACHE_S: Final = 30
+_CONNECT_ATTEMPTS: Final = 2
+_NEVER_ROUND_S: Final = 86_400.0  # aiohttp rounds long timeouts up to whole seconds; ours are exact
+_NO_AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return a session that adds nothing, remembers nothing and follows nothing."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            ttl_dns_cache=_DNS_CACHE_S,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_NO_AUTOMATIC_HEADERS,
+        auto_decompress=False,
+        trust_env=False,
+        raise_for_status=False,
+    )
+
+
+class Upstream:
+    """The last station inward: behind it is the Enhanced Eligibility API."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, now: Callable[[], float]) -> None:
+        self._session = session
+        self._base = URL(base_url)
+        self._prefix = self._base.raw_path.rstrip("/")
+        self._now = now
+
+    async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
+        """Send, and return the upstream's answer, whatever its status. Raises the `Upstream…` errors."""
+        timeout = exchange.governing.timeout
+        url = URL.build(
+            scheme=self._base.scheme,
+            authority=self._base.raw_authority,
+            path=self._prefix + outbound.raw_target,
+            encoded=True,
+        )
+        limits = aiohttp.ClientTimeout(
+            total=timeout.answer,
+            sock_connect=timeout.connect,
+            ceil_threshold=_NEVER_ROUND_S,
+        )
+        began_at = self._now()
+        exchange.upstream_calls += 1
+        try:
+            response = await self._request(outbound, url, limits)
+            exchange.upstream_status = response.status
+            try:
+                body, is_whole = await _read_first(response)
+            except BaseException:
+                response.close()
+                raise
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _as_error(error) from error
+        finally:
+            exchange.upstream_s = self._now() - began_at
+        return Reply(
+            status=response.status,
+            reason=reason if (reason := response.reason or "").isascii() else "",
+            headers=headers_as_sent(response.raw_headers),
+            body=body,
+            rest=None if is_whole else _rest(response),
+        )
+
+    async def _request(self, outbound: Outbound, url: URL, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        for attempt in range(1, _CONNECT_ATTEMPTS + 1):
+            try:
+                return await self._session.request(
+                    outbound.method,
+                    url,
+                    headers=_in_one_case(outbound.headers),
+                    data=outbound.body or None,
+                    allow_redirects=False,
+                    timeout=limits,
+                )
+            except aiohttp.ClientConnectorError:
+                # No connection, so no byte has left: the one failure after which anything may be sent again.
+                if attempt == _CONNECT_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def _in_one_case(headers: HeadersView) -> Headers:
+    """Spell the repeats of a header as its first: aiohttp would take "X-A, x-a" for a value and its replacement."""
+    first: dict[str, str] = {}
+    return CIMultiDict([(first.setdefault(name.lower(), name), value) for name, value in headers.items()])
+
+
+async def _read_first(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """Return the body, or its first part, and whether that was all."""
+    length = response.content_length
+    if length is not None and length <= BUFFER_BYTES:
+        return await response.read(), True
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > BUFFER_BYTES:
+            return bytes(body), False
+    return bytes(body), True
+
+
+async def _rest(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """Pass on what is still arriving. Raises UpstreamBroken or UpstreamTimeout where it is cut off."""
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise _as_error(error) from error
+    finally:
+        response.close()
+
+
+def _as_error(error: BaseException) -> GatewayError:
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return UpstreamConnectTimeout()
+        case aiohttp.ClientConnectorError():
+            return UpstreamUnreachable()
+        case TimeoutError():  # aiohttp's own timeouts are TimeoutErrors as well
+            return UpstreamTimeout()
+        case _:
+            return UpstreamBroken()

@@ -1,0 +1,103 @@
+"""The spine: one request, top to bottom.
+
+http/ingress   accepts what is unambiguous, reads the body, and makes an Inbound
+operations     says which of the nine operations it is
+callers        says who asks
+policy         says what governs: no policy, no passage
+headers        what goes upstream: the policy's, and nothing forged
+token          a good token, and once more with another if the upstream refuses it
+http/upstream  the call itself
+telemetry      one record, when the reply has left
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.callers.identify import Callers, Identified, NotIdentified
+from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
+from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
+from gateway.headers.step import HeadersStep
+from gateway.http.upstream import Upstream
+from gateway.operations import Found, find
+from gateway.operations import UnknownPath as NoSuchPath
+from gateway.operations import WrongMethod as OtherMethod
+from gateway.policy.files import PolicySet
+from gateway.token.step import TokenStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What takes part in a request, named by its room."""
+
+    headers: HeadersStep
+    token: TokenStep
+    upstream: Upstream
+
+    def in_order(self) -> Sequence[Step]:
+        """The order of steps, outermost first: each sees what the one before it made of the request."""
+        return (
+            self.headers,  # first: what a caller sent under a protected name is gone before a value is added
+            self.token,  # last before the call: a retry after 401 repeats nothing but the token and the call
+        )
+
+
+class Pipeline:
+    """Answers one request at a time, any number of them at once."""
+
+    def __init__(self, policies: PolicySet, steps: Steps) -> None:
+        self._policies = policies
+        self._callers = Callers(policies.callers)
+        self._forward = _chain(steps.in_order(), steps.upstream)
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """Return the upstream's answer as the policy lets it pass. Raises GatewayError for every refusal."""
+        self._recognise(exchange)
+        self._identify(exchange)
+        self._govern(exchange)
+        inbound = exchange.inbound
+        outbound = Outbound(
+            method=inbound.method,
+            raw_target=inbound.raw_target,
+            headers=inbound.headers,
+            body=inbound.body,
+        )
+        return await self._forward(exchange, outbound)
+
+    def _recognise(self, exchange: Exchange) -> None:
+        method, raw_path = exchange.inbound.method, exchange.inbound.raw_path
+        match find(method, raw_path):
+            case Found(operation):
+                exchange.operation = operation
+            case OtherMethod(allowed) if not self._policies.table.forwards(method, raw_path):
+                raise WrongMethod(headers={"Allow": ", ".join(allowed)})
+            case NoSuchPath() if not self._policies.table.forwards(method, raw_path):
+                raise UnknownPath
+            case _:
+                exchange.is_forwarded = True
+
+    def _identify(self, exchange: Exchange) -> None:
+        headers = exchange.inbound.headers
+        match self._callers.identify(headers.getall("Authorization", ()), headers.getall("x-api-key", ())):
+            case Identified(caller):
+                exchange.caller = caller
+            case NotIdentified():
+                raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
+
+    def _govern(self, exchange: Exchange) -> None:
+        name = exchange.operation.name if exchange.operation is not None else None
+        inbound = exchange.inbound
+        exchange.policy = self._policies.table.govern(name, inbound.method, inbound.raw_path, exchange.asking.name)
+        if exchange.policy is None:
+            raise NoPolicy
+
+
+def _chain(steps: Sequence[Step], last: Forward) -> Forward:
+    forward = last
+    for step in reversed(steps):
+        forward = partial(_through, step, forward)
+    return forward
+
+
+async def _through(step: Step, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
+    return await step(exchange, outbound, forward)

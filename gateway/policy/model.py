@@ -1,0 +1,271 @@
+"""What a policy file may say.
+
+Rules
+- Every model forbids what it does not know: a misspelt field is an error, never a default.
+- Durations are read once, here, and are seconds from then on.
+- A header that the gateway itself answers for cannot be set or removed by a policy: a policy that could
+  forge an identity would undo what the gateway promises.
+- Nothing here reads files, clocks or the environment.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
+
+from gateway.operations import BASE_PATH, Found, OperationName, find
+
+ANY: Final = "*"
+ANONYMOUS: Final = "anonymous"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5.6.2) without the underscore
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
+
+# Whoever could set or remove one of these could forge an identity, break the framing or lose an answer.
+PROTECTED_HEADERS: Final = frozenset(
+    {
+        *("authorization", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate"),
+        *("proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-api-key"),
+        *("x-optum-correlation-id", "x-optum-subtenant-id", "x-optum-tenant-id"),
+    },
+)
+
+
+def read_duration(value: object) -> object:
+    """Turn `250ms`, `5s`, `2m`, `24h` or `30d` into seconds; leave anything else for the model to refuse."""
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        seconds = float(found[1]) * _UNIT_S[found[2]]
+        if math.isfinite(seconds):
+            return seconds
+    raise ValueError("a duration such as 250ms, 5s, 2m, 24h or 30d")
+
+
+def write_duration(seconds: float) -> str:
+    """The shortest spelling of a duration: the largest unit that divides it."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
+            return f"{seconds / _UNIT_S[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
+
+
+def _matching(pattern: re.Pattern[str], expected: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if pattern.fullmatch(value) is None:
+            raise ValueError(expected)
+        return value
+
+    return AfterValidator(check)
+
+
+def _settable(name: str) -> str:
+    if name.lower() in PROTECTED_HEADERS:
+        raise ValueError("a header that the gateway does not answer for itself")
+    return name
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError("an IANA time zone such as America/New_York") from None
+    return name
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(read_duration),
+    PlainSerializer(write_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["5s", "125s", "24h"]}),
+]
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+HeaderName = Annotated[
+    str, _matching(_HEADER_NAME, "a header name: letters, digits, hyphens"), AfterValidator(_settable)
+]
+HeaderValue = Annotated[str, _matching(_HEADER_VALUE, "a header value in visible ASCII, no blank at either end")]
+CallerName = Annotated[str, _matching(_NAME, "a name of lower-case letters, digits and hyphens, at most 63")]
+CallerPattern = Annotated[
+    str,
+    AfterValidator(lambda v: v if v == ANY or _NAME.fullmatch(v) else _refuse('a caller\'s name, or "*"')),
+]
+OperationPattern = Annotated[OperationName | Literal["*"], Field(union_mode="left_to_right")]
+SubtenantId = Annotated[str, _matching(_SUBTENANT, "a subtenant id as Optum assigned it")]
+Sha256 = Annotated[str, _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret")]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+
+
+def _refuse(expected: str) -> str:
+    raise ValueError(expected)
+
+
+class _Clause(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _route(value: str) -> str:
+    found = _ROUTE.fullmatch(value)
+    if found is None:
+        raise ValueError('a method and a path such as "GET /rcm/eligibility/v1/payers" or one that ends in "/*"')
+    if found[3] and not found[2].endswith("/"):
+        raise ValueError('a "*" only after a slash')
+    if any(segment in {".", ".."} for segment in found[2].split("/")):
+        raise ValueError("a path without dot segments")
+    if not found[3] and isinstance(find(found[1], found[2]), Found):
+        raise ValueError("a path that is not already one of the nine operations")
+    return value
+
+
+Route = Annotated[str, AfterValidator(_route)]
+
+
+class Match(_Clause):
+    """For which requests: the most specific policy governs, a tie is an error, no match is a refusal."""
+
+    operations: tuple[OperationPattern, ...] = Field(default=(), description='Operations by name, or "*" for all nine.')
+    callers: tuple[CallerPattern, ...] = Field(default=(ANY,), min_length=1, description='Callers by name, or "*".')
+    forward: tuple[Route, ...] = Field(
+        default=(),
+        description='Paths beyond the nine operations that may pass: "METHOD /path" or "METHOD /path/*".',
+    )
+
+
+class Timeout(_Clause):
+    """How long the upstream may take."""
+
+    connect: PositiveDuration = Field(default=5.0, description="To open a connection.")
+    answer: PositiveDuration = Field(
+        default=125.0,
+        description="From sending to the whole answer. Above 120 s, the clearinghouse's own answer reaches us first.",
+    )
+
+
+class HeadersClause(_Clause):
+    """What is added to and taken from the headers on their way upstream."""
+
+    subtenant: Literal["from-caller", "none"] | SubtenantId = Field(
+        default="from-caller",
+        union_mode="left_to_right",
+        description='x-optum-subtenant-id: "from-caller" (the caller\'s entry), "none", or a fixed value.',
+    )
+    subtenant_choices: tuple[SubtenantId, ...] = Field(
+        default=(),
+        description="Values of x-optum-subtenant-id that a caller may name itself; any other inbound value is dropped.",
+    )
+    set: Mapping[HeaderName, HeaderValue] = Field(default={}, description="Headers set to a fixed value.")
+    remove: tuple[HeaderName, ...] = Field(default=(), description="Headers that do not pass upstream.")
+
+    @cached_property
+    def touched(self) -> frozenset[str]:
+        """The lower-case names that the policy sets or removes: whatever a caller sent under them is dropped."""
+        return frozenset(name.lower() for name in (*self.set, *self.remove))
+
+    @field_validator("set")
+    @classmethod
+    def _no_twins(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if len({name.lower() for name in value}) != len(value):
+            raise ValueError("each header once: names are compared without case")
+        return value
+
+
+class TokenClause(_Clause):
+    """The OAuth2 token that the gateway puts on the request."""
+
+    inject: bool = Field(default=True, strict=True, description="Send the gateway's token as Authorization: Bearer.")
+    retry_unauthorized: bool = Field(
+        default=True,
+        strict=True,
+        description="On a 401 from upstream: void the token that was used and send once more with a new one.",
+    )
+
+
+class DedupMode(StrEnum):
+    """What deduplication does with its decisions."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    OFF = "off"
+
+
+class DedupClause(_Clause):
+    """Deduplication windows. Read and checked; not yet performed by this version, which says so when it starts."""
+
+    mode: DedupMode = DedupMode.OFF
+    window: Duration = 0.0
+    exclude_prior_month: bool = Field(default=True, strict=True)
+    time_zone: TimeZone = "America/New_York"
+    outcomes: Mapping[Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"], Duration] = {}
+    share: Literal["subtenant", "caller"] = "subtenant"
+    store_unavailable: Literal["bypass", "reject"] = "bypass"
+
+
+class Policy(_Clause):
+    """One policy file."""
+
+    match: Match
+    timeout: Timeout = Timeout()
+    headers: HeadersClause = HeadersClause()
+    token: TokenClause = TokenClause()
+    dedup: DedupClause = DedupClause()
+    name: Annotated[str, Field(exclude=True)] = ""
+
+
+class CallerEntry(_Clause):
+    """One caller, as a policy file names it."""
+
+    secret_sha256: Sha256 | tuple[Sha256, ...] = Field(
+        default=(),
+        union_mode="left_to_right",
+        description="SHA-256 of the caller's secret; several while a secret is being rotated.",
+    )
+    subtenant: SubtenantId | None = Field(default=None, description="The subtenant on whose behalf it asks.")
+    subtenant_choices: tuple[SubtenantId, ...] = Field(
+        default=(),
+        description="Values of x-optum-subtenant-id that it may name itself, whatever the policy.",
+    )
+    operations: tuple[OperationPattern, ...] = Field(default=(ANY,), description="The operations it may use.")
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The accepted digests, newest or oldest first as the file has them."""
+        return (self.secret_sha256,) if isinstance(self.secret_sha256, str) else self.secret_sha256
+
+
+class CallersFile(_Clause):
+    """A file that declares callers; several such files add up."""
+
+    callers: Mapping[CallerName, CallerEntry] = Field(min_length=1)
+
+
+class Caller(_Clause):
+    """A declared caller with its name: what an exchange knows of who asked."""
+
+    name: str
+    entry: CallerEntry
+
+    def may_use(self, operation: OperationName | None) -> bool:
+        """Whether its entry lists the operation; a forwarded path (None) needs "*"."""
+        return ANY in self.entry.operations or operation in self.entry.operations
+
+
+def is_under_base_path(path: str) -> bool:
+    """Whether a path belongs to the API's own tree."""
+    return path == BASE_PATH or path.startswith(BASE_PATH + "/")

@@ -1,0 +1,210 @@
+"""What the process needs from its environment.
+
+Rules
+- Every setting is `GATEWAY_NAME`, or `GATEWAY_NAME_FILE` for a file that holds the value; both at once is an error.
+- A `GATEWAY_` variable that nobody knows is an error: a misspelt setting must not become a default.
+- All problems are reported together. A value is shown only where it cannot be a secret.
+- Nothing here reads `os.environ`: the environment is an argument.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.sealing import Key, KeyRingError, parse_ring
+
+PREFIX: Final = "GATEWAY_"
+FILE_SUFFIX: Final = "_FILE"
+EMBEDDED: Final = "embedded"
+_NOT_SHOWN: Final = frozenset({"redis_url", "upstream_url", "upstream_client_id", "upstream_client_secret", "keys"})
+_PORT_MAX: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(value: str) -> Address:
+    """Read `HOST:PORT`, or `[HOST]:PORT`. Raises ValueError, which says what is expected."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _PORT_MAX:
+        raise ValueError("HOST:PORT such as 127.0.0.1:8080")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _upstream_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        netloc = parts.netloc.lower()
+        is_plain = netloc in {parts.hostname, f"{parts.hostname}:{parts.port}", f"[{parts.hostname}]"} or (
+            netloc == f"[{parts.hostname}]:{parts.port}"
+        )
+    except ValueError:
+        is_plain = False
+    if not is_plain or parts.scheme not in {"http", "https"} or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("https://HOST[:PORT] without credentials, path, query or fragment")
+    return value.rstrip("/")
+
+
+def _ring(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_ring(value)
+    except KeyRingError as error:
+        raise ValueError(f"kid:base64[,kid:base64] of 32-byte keys ({error})") from None
+
+
+class Settings(BaseModel):
+    """The settings of one process, read and checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    listen: Annotated[Address, BeforeValidator(parse_address)] = Field(
+        default=Address("127.0.0.1", 8080),
+        description="Where callers come in: HOST:PORT.",
+    )
+    admin_listen: Annotated[Address, BeforeValidator(parse_address)] = Field(
+        default=Address("127.0.0.1", 9090),
+        description="Where Prometheus, Kubernetes and operators come in: HOST:PORT.",
+    )
+    policies: Path = Field(default=Path("policies"), description="The directory of policy files.")
+    redis_url: SecretStr = Field(
+        description="`embedded` for the bundled Valkey, or the URL of a Redis: `redis://`, `rediss://`, `unix://`, "
+        "`redis+sentinel://` or `redis+cluster://`.",
+    )
+    upstream_url: Annotated[str, AfterValidator(_upstream_url)] = Field(
+        description="The API's address without a path, such as `https://sandbox-apigw.optum.com`.",
+    )
+    upstream_client_id: SecretStr = Field(min_length=1, description="OAuth2 client id at the upstream.")
+    upstream_client_secret: SecretStr = Field(min_length=1, description="OAuth2 client secret at the upstream.")
+    keys: Annotated[tuple[Key, ...], BeforeValidator(_ring)] = Field(
+        default=(),
+        description="Key ring `kid:base64[,kid:base64]` of 32-byte keys; the first one writes. May be left out with "
+        "an `embedded` Redis, which then lives and dies with a key of its own.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="`debug`, `info`, `warning` or `error`.",
+    )
+    max_in_flight: int = Field(
+        default=9000,
+        ge=1,
+        description="Requests held at once; one more is refused with 503. Each needs two file descriptors.",
+    )
+    max_body_bytes: int = Field(default=1_048_576, ge=1, description="The largest request body; a larger one is 413.")
+    body_timeout_s: float = Field(default=10.0, gt=0, description="For a request body to arrive; slower is 408.")
+    drain_timeout_s: float = Field(
+        default=125.0,
+        ge=0,
+        description="After SIGTERM, for requests in flight to end.",
+    )
+    allow_public_anonymous: bool = Field(
+        default=False,
+        description="Let a listener beyond this machine serve the caller `anonymous`.",
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the bundled Valkey is wanted."""
+        return self.redis_url.get_secret_value() == EMBEDDED
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; `problems` is everything that must be mended."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + field.upper()
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read every setting there is. Raises SettingsError with all problems at once."""
+    values, problems = _values(environment)
+    problems += _unknown(environment)
+    if not {variable("keys"), variable("keys") + FILE_SUFFIX} & environment.keys() and not _is_embedded(values):
+        problems.append(f"{variable('keys')}: found nothing, expected a key ring: kid:base64[,kid:base64]")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [
+            _problem(str(details["loc"][0]), details, values)
+            for details in error.errors(include_url=False)
+            if f"{variable(str(details['loc'][0]))}{FILE_SUFFIX}" not in {line.partition(":")[0] for line in problems}
+        ]
+        raise SettingsError(sorted(set(problems))) from None
+    if problems:
+        raise SettingsError(sorted(set(problems)))
+    return settings
+
+
+def _is_embedded(values: Mapping[str, str]) -> bool:
+    return values.get("redis_url", EMBEDDED) == EMBEDDED
+
+
+def _values(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for field in Settings.model_fields:
+        name = variable(field)
+        file = environment.get(name + FILE_SUFFIX)
+        if name in environment and file is not None:
+            problems.append(f"{name}: found beside {name}{FILE_SUFFIX}, expected one of them")
+        if name in environment:
+            values[field] = environment[name]
+        elif file is not None:
+            try:
+                values[field] = Path(file).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                problems.append(f"{name}{FILE_SUFFIX}: found a file that cannot be read, expected the setting in it")
+    return values, problems
+
+
+def _problem(field: str, details: ErrorDetails, values: Mapping[str, str]) -> str:
+    value = values.get(field)
+    found = "nothing" if not value else "a value that is not shown" if field in _NOT_SHOWN else f"'{value:.60}'"
+    expected = str(details.get("ctx", {}).get("error", "")) or _expected(field, details["msg"])
+    return f"{variable(field)}: found {found}, expected {expected}"
+
+
+def _expected(field: str, message: str) -> str:
+    if message == "Field required":
+        description = (Settings.model_fields[field].description or "a value").rstrip(".")
+        return description.removeprefix("The ").removeprefix("the ")
+    return message.removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    known = {variable(field) for field in Settings.model_fields}
+    known |= {name + FILE_SUFFIX for name in known}
+    return [
+        f"{name}: found an unknown variable, expected one of those in docs/configuration.md"
+        for name in environment
+        if name.startswith(PREFIX) and name not in known
+    ]

@@ -1,0 +1,239 @@
+"""The connection to Redis, and the one way in which rooms' stores use it.
+
+Facts (redis-py 8.1)
+- Its defaults would hold a request for a minute: 5 s timeouts, ten retries. A retry also runs a command
+  twice when only its answer was lost, so there are none, and every script is idempotent by owner.
+- Called once per command it costs more than everything else a request does. So the commands that the
+  requests of one loop tick ask for travel as one pipeline.
+
+Rules
+- Every call ends within `TIMEOUT_S`, whatever Redis does, in a value or in StoreUnavailable.
+- Only scripts: what reads and then writes is one step on the server, timed by the server's own clock.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+TIMEOUT_S: Final = 0.25
+_POOL_CONNECTIONS: Final = 32
+
+Argument = str | bytes | int
+Client = Redis | RedisCluster
+
+
+class StoreUnavailable(Exception):
+    """Redis did not do it: it is unreachable, slow, full, read-only, or speaks nonsense."""
+
+
+class StoreUrlError(ValueError):
+    """The Redis URL cannot be used; the message does not repeat it, for it may hold a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script with its SHA-1, by which the server knows it."""
+
+    source: str
+    sha1: str
+
+    @classmethod
+    def of(cls, source: str) -> "Script":
+        """Make a script of its source."""
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class ScriptRunner(Protocol):
+    """What a room's store needs of the connection."""
+
+    async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
+        """Run a script on one key. Raises StoreUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    script: Script
+    key: bytes
+    arguments: tuple[Argument, ...]
+    answer: asyncio.Future[Any]
+
+
+class Store:
+    """Runs scripts; those asked for within one tick of the event loop travel as one pipeline."""
+
+    def __init__(self, client: Client, *, on_error: Callable[[str], None]) -> None:
+        self._client = client
+        self._on_error = on_error
+        self._waiting: list[_Call] = []
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
+        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S."""
+        loop = asyncio.get_running_loop()
+        call = _Call(script, key, arguments, loop.create_future())
+        if not self._waiting:
+            loop.call_soon(self._depart)
+        self._waiting.append(call)
+        return await call.answer
+
+    async def ping(self) -> None:
+        """Return if Redis answers. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(4 * TIMEOUT_S):  # a first connection, perhaps with TLS and AUTH
+                await self._client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(type(error).__name__) from error
+
+    async def close(self) -> None:
+        """Close the connections; calls that are still under way end in StoreUnavailable."""
+        for flight in tuple(self._flights):
+            flight.cancel()
+        await asyncio.gather(*self._flights, return_exceptions=True)
+        await self._client.aclose()
+
+    def _depart(self) -> None:
+        calls, self._waiting = self._waiting, []
+        flight = asyncio.get_running_loop().create_task(self._fly(calls))
+        self._flights.add(flight)
+        flight.add_done_callback(self._flights.discard)
+
+    async def _fly(self, calls: Sequence[_Call]) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answers = await self._pipeline(calls, "EVALSHA")
+                unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+                if unknown:  # a restart, a failover or SCRIPT FLUSH: send the sources along
+                    again = await self._pipeline([calls[i] for i in unknown], "EVAL")
+                    for i, answer in zip(unknown, again, strict=True):
+                        answers[i] = answer
+        except (RedisError, OSError, TimeoutError) as error:
+            self._on_error(_reason(error))
+            self._settle(calls, [StoreUnavailable(_reason(error))] * len(calls))
+        except asyncio.CancelledError:
+            self._settle(calls, [StoreUnavailable("closed")] * len(calls))
+            raise
+        else:
+            self._settle(calls, [self._counted(answer) for answer in answers])
+
+    def _counted(self, answer: object) -> object:
+        if not isinstance(answer, Exception):
+            return answer
+        self._on_error(_reason(answer))
+        return StoreUnavailable(_reason(answer))
+
+    def _settle(self, calls: Sequence[_Call], answers: Sequence[object]) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            if call.answer.done():
+                continue  # whoever asked has left
+            if isinstance(answer, StoreUnavailable):
+                call.answer.set_exception(answer)
+            else:
+                call.answer.set_result(answer)
+
+    async def _pipeline(self, calls: Sequence[_Call], command: str) -> list[Any]:
+        if isinstance(self._client, RedisCluster):  # a cluster client pipelines per node, and not scripts
+            return await asyncio.gather(
+                *(self._client.execute_command(*_words(call, command)) for call in calls),
+                return_exceptions=True,
+            )
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*_words(call, command))
+            return list(await pipeline.execute(raise_on_error=False))
+
+
+def connect(url: str) -> Client:
+    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
+    parts = urlsplit(url)
+    try:
+        match parts.scheme:
+            case "redis" | "rediss" | "unix":
+                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
+            case "redis+sentinel":
+                return _sentinel(parts)
+            case "redis+cluster":
+                return RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **_options())
+            case _:
+                raise StoreUrlError(
+                    f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel or "
+                    "redis+cluster",
+                )
+    except ValueError as error:
+        if isinstance(error, StoreUrlError):
+            raise
+        raise StoreUrlError("the URL cannot be read, expected for instance redis://host:6379/0") from None
+
+
+def _sentinel(parts: SplitResult) -> Redis:
+    """`redis+sentinel://[user:password@]host:port[,host:port…]/SERVICE[/DB]`."""
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":") if at else ("", "", "")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise StoreUrlError("no service is named, expected redis+sentinel://host:26379/SERVICE")
+    nodes = [(host, int(port or 26379)) for host, _, port in (node.partition(":") for node in hosts.split(","))]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates it in part
+        nodes, sentinel_kwargs=_options(), **_options()
+    )
+    client: Redis = sentinel.master_for(
+        service,
+        db=int(database or 0),
+        username=user or None,
+        password=password or None,
+        max_connections=_POOL_CONNECTIONS,
+    )
+    return client
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 3,
+    }
+
+
+def _pool_options() -> dict[str, Any]:
+    return {"max_connections": _POOL_CONNECTIONS, "timeout": TIMEOUT_S}
+
+
+def _words(call: _Call, command: str) -> tuple[Argument, ...]:
+    script = call.script.sha1 if command == "EVALSHA" else call.script.source
+    return (command, script, 1, call.key, *call.arguments)
+
+
+def _reason(error: BaseException) -> str:
+    """A closed set of reasons: a foreign exception's own words may quote what was sent."""
+    match error:
+        case TimeoutError():
+            return "timeout"
+        case RedisError() if type(error).__name__ in _REASONS:
+            return _REASONS[type(error).__name__]
+        case OSError():
+            return "connection"
+        case _:
+            return "answer"
+
+
+_REASONS: Final = {
+    "AuthenticationError": "refused",
+    "AuthorizationError": "refused",
+    "BusyLoadingError": "loading",
+    "ClusterDownError": "connection",
+    "ConnectionError": "connection",
+    "MaxConnectionsError": "pool",
+    "NoPermissionError": "refused",
+    "OutOfMemoryError": "full",
+    "ReadOnlyError": "read_only",
+    "TimeoutError": "timeout",
+}

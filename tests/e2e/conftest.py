@@ -1,0 +1,118 @@
+"""A gateway in front of a simulator: both in the test's own loop, both on real sockets."""
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.app import open_gateway
+from gateway.settings import read_settings
+from gateway.simulator import Options, Simulator
+from gateway.telemetry.log import open_log
+from tests.running import ROOT
+
+KEYS = "test:" + base64.b64encode(bytes(range(32))).decode()
+BODY = {
+    "controlNumber": "123456789",
+    "tradingPartnerServiceId": "SIM-INSTANT",
+    "provider": {"organizationName": "Harbour Clinic", "npi": "1999999984"},
+    "subscriber": {"memberId": "TESTMEMBER1", "firstName": "Ada", "lastName": "Sample", "dateOfBirth": "19700101"},
+    "encounter": {"dateOfService": "20260102", "serviceTypeCodes": ["30"]},
+}
+
+
+@dataclass(slots=True)
+class Running:
+    """A gateway that runs in this test, with what it logs."""
+
+    url: str
+    admin_url: str
+    session: aiohttp.ClientSession
+    output: io.BytesIO = field(default_factory=io.BytesIO)
+
+    def records(self) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == "request"]
+
+    async def submit(self, body: object = None, **headers: str) -> aiohttp.ClientResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = await self.session.post(f"{self.url}/rcm/eligibility/v1", json=body or BODY, headers=named)
+        await response.read()
+        return response
+
+    async def metrics(self) -> str:
+        async with self.session.get(f"{self.admin_url}/metrics") as response:
+            return await response.text()
+
+
+def environment(upstream_url: str, redis_url: str, **more: str) -> dict[str, str]:
+    """The environment of a gateway on ports of the system's choice."""
+    return {
+        "GATEWAY_LISTEN": "127.0.0.1:0",
+        "GATEWAY_ADMIN_LISTEN": "127.0.0.1:0",
+        "GATEWAY_POLICIES": str(ROOT / "policies"),
+        "GATEWAY_REDIS_URL": redis_url,
+        "GATEWAY_UPSTREAM_URL": upstream_url,
+        "GATEWAY_UPSTREAM_CLIENT_ID": "simulator",
+        "GATEWAY_UPSTREAM_CLIENT_SECRET": "simulator-secret",
+        "GATEWAY_KEYS": KEYS,
+        **{f"GATEWAY_{name.upper()}": value for name, value in more.items()},
+    }
+
+
+@asynccontextmanager
+async def run_gateway(variables: dict[str, str]) -> AsyncIterator[Running]:
+    """Run a gateway in this loop."""
+    output = io.BytesIO()
+    async with (
+        open_gateway(read_settings(variables), open_log("debug", output)) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
+        listening = json.loads(output.getvalue().splitlines()[-1])
+        yield Running(
+            f"http://{listening['listen']}",
+            f"http://{listening['admin_listen']}",
+            session,
+            output,
+        )
+        await gateway.drain(10, never())
+
+
+def never() -> Any:  # noqa: ANN401 - an event that nobody sets
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(Options(speed=60.0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(simulator: Simulator, redis_url: str) -> AsyncIterator[Running]:
+    async with run_gateway(environment(simulator.url, redis_url)) as running:
+        yield running
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Callable[..., str]:
+    """Write policy files and return their directory."""
+
+    def write(**files: str) -> str:
+        for name, text in files.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        return str(tmp_path)
+
+    return write

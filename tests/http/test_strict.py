@@ -1,0 +1,113 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.http.strict import is_unambiguous
+
+Pairs = list[tuple[str, str]]
+PATH = "/rcm/eligibility/v1"
+LENGTH = ("Content-Length", "3")
+CHUNKED = ("Transfer-Encoding", "chunked")
+
+
+def judge(target: str = PATH, version: tuple[int, int] = (1, 1), headers: Pairs | None = None) -> bool:
+    return is_unambiguous(target, version, CIMultiDictProxy(CIMultiDict(headers or [])))
+
+
+@pytest.mark.parametrize(
+    "target", [PATH, "/", "/a?b=c", "/a?b=//c", "/a//b", "/%2e%2e", "/a?x=%23", "/a:b@c", "/a;b=c"]
+)
+@pytest.mark.parametrize("version", [(1, 0), (1, 1)])
+def test_an_origin_form_target_is_let_in(target: str, version: tuple[int, int]) -> None:
+    assert judge(target, version)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", "*", "a", "http://elsewhere/a", "HTTP://elsewhere/a", "elsewhere:443", "//elsewhere/a", "//", "?a=b"),
+        *("/a#b", "#", "/a\\b", "\\a", "/a?b=\\", "/é", "/a?b=é", "/\udcff"),
+    ],
+)
+def test_any_other_target_is_refused(target: str) -> None:
+    assert not judge(target)
+
+
+@pytest.mark.parametrize("version", [(0, 9), (1, 2), (2, 0), (3, 0), (0, 0), (1, -1)])
+def test_any_other_version_is_refused(version: tuple[int, int]) -> None:
+    assert not judge(version=version)
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked", "CHUNKED", " chunked", "chunked\t"])
+def test_chunked_alone_is_let_in(coding: str) -> None:
+    assert judge(headers=[("transfer-encoding", coding)])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(
+            [("Transfer-Encoding", coding)]
+            for coding in ("", "gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked")
+        ),
+        *(
+            [("Transfer-Encoding", coding)]
+            for coding in ("identity", "chunked;a=b", "xchunked", "chunked,", "\x0bchunke")
+        ),
+        [CHUNKED, CHUNKED],
+        [CHUNKED, ("transfer-encoding", "gzip")],
+        [CHUNKED, LENGTH],
+        [LENGTH, ("TRANSFER-ENCODING", "chunked")],
+    ],
+)
+def test_any_other_framing_is_refused(headers: Pairs) -> None:
+    assert not judge(headers=headers)
+
+
+def test_chunked_is_refused_where_the_version_does_not_know_it() -> None:
+    assert not judge(version=(1, 0), headers=[CHUNKED])
+
+
+@pytest.mark.parametrize("headers", [[], [LENGTH], [("Connection", "upgrade")], [("Accept", "*/*"), ("X-Site", "")]])
+def test_a_request_without_transfer_encoding_is_let_in(headers: Pairs) -> None:
+    assert judge(headers=headers)
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+@pytest.mark.parametrize("protocol", ["websocket", "h2c", ""])
+def test_an_upgrade_is_refused(name: str, protocol: str) -> None:
+    assert not judge(headers=[("Accept", "*/*"), (name, protocol)])
+
+
+@given(st.binary(max_size=12))
+def test_a_value_is_let_in_if_its_bytes_are_utf8(raw: bytes) -> None:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        is_readable = False
+    else:
+        is_readable = True
+
+    assert judge(headers=[("X-A", "a"), ("X-B", raw.decode("utf-8", "surrogateescape"))]) is is_readable
+
+
+@given(
+    target=st.text(st.sampled_from("/a?#\\:*é."), max_size=6),
+    version=st.sampled_from([(0, 9), (1, 0), (1, 1), (2, 0)]),
+    headers=st.lists(
+        st.sampled_from([LENGTH, CHUNKED, ("Upgrade", "h2c"), ("X-A", "\udcff"), ("X-A", "é")]), max_size=3
+    ),
+)
+def test_whatever_is_let_in_keeps_every_rule(target: str, version: tuple[int, int], headers: Pairs) -> None:
+    if judge(target, version, headers):
+        names = [name for name, _ in headers]
+        assert target.startswith("/")
+        assert not target.startswith("//")
+        assert not set("#\\é") & set(target)
+        assert version in {(1, 0), (1, 1)}
+        assert "Upgrade" not in names
+        assert ("X-A", "\udcff") not in headers
+        assert "Transfer-Encoding" not in names or (
+            names.count("Transfer-Encoding") == 1 and "Content-Length" not in names
+        )

@@ -1,0 +1,336 @@
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from gateway.headers.rules import HOP_BY_HOP
+from gateway.operations import BASE_PATH, OperationName
+from gateway.policy.model import (
+    PROTECTED_HEADERS,
+    Caller,
+    CallerEntry,
+    CallersFile,
+    DedupClause,
+    DedupMode,
+    HeadersClause,
+    Match,
+    Policy,
+    Timeout,
+    TokenClause,
+    is_under_base_path,
+    read_duration,
+    write_duration,
+)
+
+DIGEST = "0" * 64
+DURATION = re.compile(r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)")
+
+
+def cased(name: str) -> st.SearchStrategy[str]:
+    """The name in any mixture of cases."""
+    return st.lists(st.booleans(), min_size=len(name), max_size=len(name)).map(
+        lambda flips: "".join(c.upper() if flip else c.lower() for c, flip in zip(name, flips, strict=True)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *(("250ms", 0.25), ("5s", 5.0), ("2m", 120.0), ("24h", 86400.0), ("30d", 2_592_000.0)),
+        *(("0s", 0.0), ("0.5s", 0.5), ("1.5h", 5400.0), ("007s", 7.0)),
+    ],
+)
+def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "",
+            "5",
+            "s",
+            "5 s",
+            " 5s",
+            "5s ",
+            "5s\n",
+            "-5s",
+            "+5s",
+            "5S",
+            "5sec",
+            "1e3s",
+            ".5s",
+            "5.s",
+            "5m30s",
+            "inf",
+            "1,5s",
+        ),
+        *(5, 5.0, 0, True, None, ["5s"], {"s": 5}),
+    ],
+)
+def test_anything_else_is_no_duration(value: object) -> None:
+    with pytest.raises(ValueError, match="a duration such as 250ms, 5s, 2m, 24h or 30d"):
+        read_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(86400.0, "1d"), (90000.0, "25h"), (125.0, "125s"), (120.0, "2m"), (0.25, "250ms"), (1.5, "1500ms"), (0.0, "0ms")],
+)
+def test_a_duration_is_written_in_the_largest_unit_that_divides_it(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text
+
+
+@given(st.decimals(min_value=0, max_value=10**7, places=3), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_a_duration_that_was_written_is_read_as_the_same(number: object, unit: str) -> None:
+    seconds = read_duration(f"{number}{unit}")
+    assert isinstance(seconds, float)
+
+    written = write_duration(seconds)
+
+    assert DURATION.fullmatch(written)
+    again = read_duration(written)
+    assert isinstance(again, float)
+    assert math.isclose(again, seconds, rel_tol=1e-9, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "s", "9" * 400 + "d"])
+def test_a_duration_without_end_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Timeout.model_validate({"answer": text})
+
+
+@pytest.mark.parametrize("field", ["connect", "answer"])
+@pytest.mark.parametrize("text", ["0s", "0ms", "0.0d"])
+def test_a_timeout_is_more_than_nothing(field: str, text: str) -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Timeout.model_validate({field: text})
+
+
+def test_a_window_of_nothing_is_allowed() -> None:
+    assert DedupClause.model_validate({"window": "0s"}).window == 0.0
+
+
+@given(st.sampled_from(sorted(PROTECTED_HEADERS)).flatmap(cased))
+def test_a_protected_header_is_neither_set_nor_removed_in_any_case(spelled: str) -> None:
+    for clause in ({"set": {spelled: "forged"}}, {"remove": [spelled]}):
+        with pytest.raises(ValidationError, match="a header that the gateway does not answer for itself"):
+            HeadersClause.model_validate(clause)
+
+
+@pytest.mark.parametrize("name", sorted(PROTECTED_HEADERS))
+def test_each_protected_header_is_refused_as_it_is_usually_written(name: str) -> None:
+    for spelled in (name, name.title(), name.upper()):
+        with pytest.raises(ValidationError, match="a header that the gateway does not answer for itself"):
+            HeadersClause.model_validate({"set": {spelled: "forged"}})
+
+
+def test_what_the_gateway_answers_for_is_protected() -> None:
+    assert {
+        *("authorization", "x-api-key", "x-optum-tenant-id", "x-optum-subtenant-id", "x-optum-correlation-id"),
+        *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"),
+    } <= PROTECTED_HEADERS
+
+
+def test_every_hop_by_hop_header_is_protected() -> None:
+    assert HOP_BY_HOP <= PROTECTED_HEADERS
+
+
+@pytest.mark.parametrize("name", ["X-Site", "x-optum-eligibility-disable-value-add", "Accept", "x~odd!"])
+def test_any_other_header_may_be_set_and_removed(name: str) -> None:
+    clause = HeadersClause.model_validate({"set": {name: "a b"}, "remove": ["X-Other"]})
+
+    assert clause.set == {name: "a b"}
+    assert clause.touched == {name.lower(), "x-other"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x_site", "X-Optum_Subtenant-Id", "x site", "x:site", "x-sité", "x-site\r\n", "x\x00"]
+)
+def test_a_name_that_is_no_token_or_has_an_underscore_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="a header name"):
+        HeadersClause.model_validate({"set": {name: "a"}})
+
+
+@pytest.mark.parametrize("value", ["", " a", "a ", "a\r\nX-Forged: b", "a\n", "a\x00", "é", "\t", "a\x7f"])
+def test_a_value_that_could_end_the_header_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="a header value in visible ASCII"):
+        HeadersClause.model_validate({"set": {"X-Site": value}})
+
+
+def test_two_spellings_of_one_header_are_refused() -> None:
+    with pytest.raises(ValidationError, match="each header once"):
+        HeadersClause.model_validate({"set": {"X-Site": "a", "x-site": "b"}})
+
+
+@pytest.mark.parametrize(
+    "route", ["GET /a", "POST /a/*", "DELETE /", "GET /*", f"GET {BASE_PATH}/payers", "PATCH /a.b/~c"]
+)
+def test_a_route_is_a_method_and_a_path(route: str) -> None:
+    assert Match.model_validate({"forward": [route]}).forward == (route,)
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        *((route, "a method and a path such as") for route in ("", "/a", "GET", "GET a", "get /a", "HEAD /a", "* /a")),
+        *(
+            (route, "a method and a path such as")
+            for route in ("GET  /a", "GET /a b", "GET /a?b=c", "GET /é", "GET /a*b")
+        ),
+        *(
+            (route, "a method and a path such as")
+            for route in ("GET /a%2fb", "GET /**", "GET /a\n", "GET /a\\b", "TRACE /a")
+        ),
+        ("GET /a*", "only after a slash"),
+        ("GET /a/../b", "without dot segments"),
+        ("GET /./a", "without dot segments"),
+        ("GET /../*", "without dot segments"),
+        (f"POST {BASE_PATH}", "not already one of the nine operations"),
+        (f"GET {BASE_PATH}/transactions/abc", "not already one of the nine operations"),
+    ],
+)
+def test_anything_else_is_no_route(route: str, expected: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(expected)):
+        Match.model_validate({"forward": [route]})
+
+
+@pytest.mark.parametrize(
+    ("model", "document"),
+    [
+        (Policy, {"match": {}, "dedupe": {}}),
+        (Match, {"operation": ["*"]}),
+        (Timeout, {"read": "5s"}),
+        (HeadersClause, {"sets": {}}),
+        (TokenClause, {"retry": True}),
+        (DedupClause, {"windows": "1h"}),
+        (CallersFile, {"callers": {"a": {}}, "match": {}}),
+        (CallerEntry, {"secret": "x"}),
+    ],
+)
+def test_a_misspelt_field_is_an_error_and_never_a_default(model: type[BaseModel], document: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        model.model_validate(document)
+
+
+@pytest.mark.parametrize("value", ["true", "yes", 1, 0, None, "on"])
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [(TokenClause, "inject"), (TokenClause, "retry_unauthorized"), (DedupClause, "exclude_prior_month")],
+)
+def test_a_switch_is_true_or_false_and_nothing_like_it(model: type[BaseModel], field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match="valid boolean"):
+        model.model_validate({field: value})
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Europe/Berlin"])
+def test_a_time_zone_is_one_that_the_database_knows(zone: str) -> None:
+    assert DedupClause.model_validate({"time_zone": zone}).time_zone == zone
+
+
+@pytest.mark.parametrize(
+    "zone", ["", "Mars/Olympus", "../../etc/passwd", "/etc/passwd", "America", "EST5\x00", "local"]
+)
+def test_any_other_time_zone_is_refused(zone: str) -> None:
+    with pytest.raises(ValidationError, match="an IANA time zone"):
+        DedupClause.model_validate({"time_zone": zone})
+
+
+@pytest.mark.parametrize("name", ["a", "scheduling", "billing-2", "0", "a" * 63])
+def test_a_name_of_a_caller_is_short_and_plain(name: str) -> None:
+    assert list(CallersFile.model_validate({"callers": {name: {}}}).callers) == [name]
+    assert Match.model_validate({"callers": [name]}).callers == (name,)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "A", "a_b", "a b", "a" * 64, "a\n", "é", "a.b"])
+def test_any_other_name_of_a_caller_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="a name of lower-case letters"):
+        CallersFile.model_validate({"callers": {name: {}}})
+    with pytest.raises(ValidationError, match='a caller\'s name, or "\\*"'):
+        Match.model_validate({"callers": [name]})
+
+
+def test_a_match_names_at_least_one_caller() -> None:
+    assert Match().callers == ("*",)
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Match.model_validate({"callers": []})
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "0" * 64 + "\n"])
+def test_a_digest_has_64_lower_case_hex_digits(digest: str) -> None:
+    for value in (digest, [DIGEST, digest]):
+        with pytest.raises(ValidationError) as caught:
+            CallerEntry.model_validate({"secret_sha256": value})
+        assert not digest or digest not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given_digests", "expected"),
+    [(None, ()), (DIGEST, (DIGEST,)), ([DIGEST, "1" * 64], (DIGEST, "1" * 64))],
+)
+def test_a_caller_has_no_digest_or_one_or_several(given_digests: object, expected: tuple[str, ...]) -> None:
+    entry = CallerEntry.model_validate({} if given_digests is None else {"secret_sha256": given_digests})
+
+    assert entry.digests == expected
+
+
+@pytest.mark.parametrize("subtenant", ["", "a b", "a/b", "é", "a" * 65, "a\n", "a,b"])
+def test_a_subtenant_id_fits_a_header(subtenant: str) -> None:
+    with pytest.raises(ValidationError, match="a subtenant id as Optum assigned it"):
+        CallerEntry.model_validate({"subtenant": subtenant})
+    with pytest.raises(ValidationError):
+        HeadersClause.model_validate({"subtenant": subtenant})
+
+
+@pytest.mark.parametrize(
+    ("operations", "operation", "may"),
+    [
+        (("*",), OperationName.HEALTHCHECK, True),
+        (("*",), None, True),
+        (("healthcheck",), OperationName.HEALTHCHECK, True),
+        (("healthcheck",), OperationName.SUBMIT_ELIGIBILITY, False),
+        (("healthcheck",), None, False),
+        ((), OperationName.HEALTHCHECK, False),
+        ((), None, False),
+    ],
+)
+def test_a_caller_may_use_what_its_entry_lists(
+    operations: tuple[str, ...],
+    operation: OperationName | None,
+    may: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    caller = Caller(name="billing", entry=CallerEntry.model_validate({"operations": operations}))
+
+    assert caller.may_use(operation) is may
+
+
+@pytest.mark.parametrize(
+    ("path", "is_under"),
+    [(BASE_PATH, True), (BASE_PATH + "/payers", True), (BASE_PATH + "x", False), ("/rcm", False), ("", False)],
+)
+def test_the_tree_of_the_api_ends_at_a_slash(path: str, is_under: bool) -> None:  # noqa: FBT001 - a column of the table
+    assert is_under_base_path(path) is is_under
+
+
+def test_a_policy_that_says_only_what_it_matches_has_the_documented_rest() -> None:
+    policy = Policy.model_validate({"match": {"operations": ["*"]}})
+
+    assert (policy.timeout.connect, policy.timeout.answer) == (5.0, 125.0)
+    assert (policy.headers.subtenant, policy.headers.subtenant_choices, policy.headers.touched) == (
+        "from-caller",
+        (),
+        frozenset(),
+    )
+    assert (policy.token.inject, policy.token.retry_unauthorized) == (True, True)
+    assert (policy.dedup.mode, policy.dedup.window, policy.dedup.share) == (DedupMode.OFF, 0.0, "subtenant")
+
+
+def test_no_policy_is_changed_after_it_was_read() -> None:
+    policy = Policy.model_validate({"match": {"operations": ["*"]}})
+
+    with pytest.raises(ValidationError, match="frozen"):
+        policy.timeout = Timeout()

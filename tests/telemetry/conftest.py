@@ -1,0 +1,31 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.exchange import Record
+
+RECORD: dict[str, Any] = {
+    "operation": "submit_eligibility",
+    "caller": "scheduling",
+    "policy": "eligibility",
+    "method": "POST",
+    "status": 200,
+    "code": "",
+    "correlation_id": "c-1",
+    "trace_id": "t-1",
+    "duration_s": 1.23456789,
+    "upstream_s": 1.0,
+    "upstream_status": 200,
+    "upstream_calls": 1,
+    "token_wait_s": 0.0,
+    "request_bytes": 10,
+    "reply_bytes": 20,
+    "is_complete": True,
+}
+
+
+@pytest.fixture
+def record() -> Callable[..., Record]:
+    """Make a record of a finished request; what is named differs from a good one."""
+    return lambda **differing: Record(**(RECORD | differing))

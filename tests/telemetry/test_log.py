@@ -1,0 +1,168 @@
+import ast
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.exchange import Record
+from gateway.telemetry.log import FIELDS, LEVELS, log_record, open_log
+
+Make = Callable[..., Record]
+GATEWAY = Path(__file__).parents[2] / "gateway"
+AS_LOGGED = {"duration_s": 1.234568}
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """`open_log` silences every other logger of the process; pytest's own handlers must come back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    propagating = {name: logging.getLogger(name).propagate for name in ("aiohttp", "asyncio")}
+    yield
+    root.handlers[:], root.level = handlers, level
+    for name, propagate in propagating.items():
+        logging.getLogger(name).propagate = propagate
+
+
+def lines(stream: io.BytesIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_record_is_one_json_object_on_one_line(record: Make) -> None:
+    stream = io.BytesIO()
+    log_record(open_log("info", stream), record())
+
+    assert stream.getvalue().count(b"\n") == 1
+    (line,) = lines(stream)
+    expected = {field.name: getattr(record(), field.name) for field in fields(Record)} | AS_LOGGED
+    assert {name: value for name, value in line.items() if name in expected} == expected
+    assert set(line) - set(expected) == {"event", "level", "timestamp"}
+    assert (line["event"], line["level"]) == ("request", "info")
+
+
+def test_an_instant_is_in_utc(record: Make) -> None:
+    stream = io.BytesIO()
+    log_record(open_log("info", stream), record())
+
+    written = datetime.fromisoformat(lines(stream)[0]["timestamp"])
+    assert written.utcoffset() == timedelta(0)
+
+
+def test_what_never_went_upstream_has_no_upstream_duration(record: Make) -> None:
+    stream = io.BytesIO()
+    log_record(open_log("info", stream), record(upstream_s=None, upstream_status=None))
+
+    assert (lines(stream)[0]["upstream_s"], lines(stream)[0]["upstream_status"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("differing", "level"),
+    [
+        ({}, "info"),
+        ({"status": 404}, "info"),
+        ({"status": 499}, "info"),
+        ({"status": 500}, "warning"),
+        ({"status": 504, "code": "upstream_timeout"}, "warning"),
+        ({"status": 200, "is_complete": False}, "warning"),
+    ],
+)
+def test_a_failure_of_ours_or_the_upstreams_is_a_warning(record: Make, differing: dict[str, Any], level: str) -> None:
+    stream = io.BytesIO()
+    log_record(open_log("debug", stream), record(**differing))
+
+    assert [line["level"] for line in lines(stream)] == [level]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_is_below_the_level_is_not_written(level: str) -> None:
+    stream = io.BytesIO()
+    log = open_log(level, stream)
+    for name in LEVELS:
+        getattr(log, name)("notice", notice=name)
+
+    assert [line["level"] for line in lines(stream)] == list(LEVELS[LEVELS.index(level) :])
+
+
+def test_a_field_that_is_not_on_the_list_is_dropped() -> None:
+    stream = io.BytesIO()
+    open_log("info", stream).info("notice", notice="kept", path="/a?member=1", authorization="Bearer x", body="PHI")
+
+    (line,) = lines(stream)
+    assert set(line) == {"event", "level", "timestamp", "notice"}
+    assert b"PHI" not in stream.getvalue()
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=12).filter(lambda name: name not in FIELDS), st.text(max_size=20)))
+def test_whatever_comes_only_listed_fields_are_written(extra: dict[str, str]) -> None:
+    stream = io.BytesIO()
+    extra = {name: value for name, value in extra.items() if name not in {"self", "event"}}
+    open_log("info", stream).info("notice", **extra)
+
+    (line,) = lines(stream)
+    assert set(line) <= FIELDS
+    assert stream.getvalue().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("text", ['quote " and \\', "line\nbreak", "\u2028", "é", "\x00", "</script>"])
+def test_no_value_breaks_out_of_its_line(text: str) -> None:
+    stream = io.BytesIO()
+    open_log("info", stream).info("notice", notice=text)
+
+    assert stream.getvalue().count(b"\n") == 1
+    assert lines(stream)[0]["notice"] == text
+
+
+@pytest.mark.parametrize("name", ["aiohttp.server", "aiohttp.access", "asyncio", "urllib3", ""])
+def test_no_other_logger_of_the_process_is_heard(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    open_log("debug", io.BytesIO())
+
+    logging.getLogger(name).error("a foreign exception quotes %s", "Bearer x")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_stream_it_writes_to_stdout(record: Make, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    log_record(open_log("info"), record())
+
+    out, err = capfdbinary.readouterr()
+    assert json.loads(out)["correlation_id"] == "c-1"
+    assert err == b""
+
+
+def calls_of_the_log() -> list[tuple[str, str]]:
+    """Every field that the gateway's code gives to a log: (where, field)."""
+    found = []
+    for path in sorted(GATEWAY.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log") | ast.Attribute(attr="log" | "_log"), attr=method),
+                    keywords=keywords,
+                ) if method in LEVELS:
+                    found += [(f"{path.name}:{node.lineno}", keyword.arg or "**") for keyword in keywords]
+                case _:
+                    pass
+    return found
+
+
+def test_every_field_that_the_code_logs_is_on_the_list() -> None:
+    logged = calls_of_the_log()
+
+    assert logged
+    assert [(where, field) for where, field in logged if field not in FIELDS] == []
+    assert {field.name for field in fields(Record)} <= FIELDS
+
+
+@pytest.mark.parametrize(
+    "word", ["path", "query", "target", "body", "header", "secret", "token", "authorization", "url"]
+)
+def test_nothing_that_may_name_a_patient_or_a_secret_is_on_the_list(word: str) -> None:
+    assert not any(word == part for field in FIELDS for part in field.split("_") if field != "token_wait_s")

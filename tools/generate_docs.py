@@ -1,0 +1,95 @@
+"""Write what is generated: the tables of docs/configuration.md, docs/problems.md and the policies' JSON Schema.
+
+`--check` writes nothing and fails if anything would change.
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from gateway.errors import GatewayError
+from gateway.policy.schema import policy_schema
+from gateway.settings import Settings, variable
+from gateway.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- generated: make docs -->\n", "<!-- end -->\n"
+
+
+def main() -> None:
+    """Write, or check."""
+    check = "--check" in sys.argv[1:]
+    stale = [path.relative_to(ROOT) for path, text in _wanted().items() if _write(path, text, check=check)]
+    if check and stale:
+        sys.exit(f"out of date, run `make docs`: {', '.join(map(str, stale))}")
+
+
+def _wanted() -> dict[Path, str]:
+    return {
+        ROOT / "policies" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
+        **_page("configuration.md", settings_table()),
+        **_page("problems.md", problems_table()),
+        **_page("metrics.md", metrics_table()),
+    }
+
+
+def _page(name: str, table: str) -> dict[Path, str]:
+    path = ROOT / "docs" / name
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return {path: before + BEGIN + table + END + after}
+
+
+def _write(path: Path, text: str, *, check: bool) -> bool:
+    if path.exists() and path.read_text() == text:
+        return False
+    if not check:
+        path.write_text(text)
+    return True
+
+
+def settings_table() -> str:
+    """Every setting with its default and its meaning."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else f"`{field.default}`" if field.default != () else "none"
+        secret = " Secret." if field.annotation is SecretStr or name == "keys" else ""
+        rows.append(f"| `{variable(name)}` | {default} | {field.description}{secret} |\n")
+    return "| variable | default | meaning |\n|---|---|---|\n" + "".join(rows)
+
+
+def problems_table() -> str:
+    """Every problem's code with its status and what to do."""
+    found = sorted(_leaves(GatewayError), key=lambda error: (error.status, error.code))
+    rows = [
+        f"| `{error.code}` | {error.status} | {error.source.value} | {'yes' if error.retry_safe else 'no'} "
+        f"| {error.title} {error.hint} |\n"
+        for error in found
+    ]
+    return "| code | status | source | retry safe | meaning |\n|---|---|---|---|---|\n" + "".join(rows)
+
+
+def metrics_table() -> str:
+    """Every metric with its labels."""
+    metrics = Metrics(version="", python_version="", fetch_results=())
+    rows = []
+    for collector in metrics.registry._collector_to_names:  # noqa: SLF001 - the only list there is
+        (family, *_) = collector.describe()  # type: ignore[attr-defined]
+        labels = ", ".join(f"`{label}`" for label in getattr(collector, "_labelnames", ())) or "none"
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |\n")
+    return "| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(sorted(rows))
+
+
+def _leaves(root: type[GatewayError]) -> list[type[GatewayError]]:
+    below = root.__subclasses__()
+    if not below:
+        return [root] if not inspect.isabstract(root) else []
+    return [leaf for one in below for leaf in _leaves(one)]
+
+
+if __name__ == "__main__":
+    main()
