@@ -1,6 +1,7 @@
 """The composition root: the only place where things are built and joined."""
 
 import asyncio
+import gc
 import importlib.metadata
 import math
 import os
@@ -83,6 +84,7 @@ async def _serve(settings: Settings, log: Log) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _next_of, stopping, hurrying)
     async with open_gateway(settings, log) as gateway:
+        _spare_the_garbage_collector()
         await stopping.wait()
         log.info("draining", in_flight=gateway.ingress.in_flight)
         drained = await gateway.drain(settings.drain_timeout_s, hurrying)
@@ -284,6 +286,17 @@ def _name(site: web.TCPSite) -> str:
 
 def _age(keeper: TokenKeeper) -> float:
     return time.monotonic() - keeper.token.received_at if keeper.token is not None else math.nan
+
+
+def _spare_the_garbage_collector() -> None:
+    """Leave what was built at start out of every collection, and collect less often.
+
+    A full collection walks some hundred thousand objects that never die, while requests wait. Measured: an
+    eighth of the CPU of a request. What a request makes is freed by counting references, collected or not.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:

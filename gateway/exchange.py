@@ -22,20 +22,20 @@ UNKNOWN: Final = "unknown"
 
 Headers = CIMultiDict[str]
 HeadersView = CIMultiDictProxy[str] | CIMultiDict[str]
-
-
-def headers_as_sent(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """Return headers with their names in the case in which they came; aiohttp's own view rewrites known ones."""
-    return CIMultiDict([(name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in raw])
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """A request as received: raw target, end-to-end and hop-by-hop headers, the whole body."""
+    """A request as received: raw target, end-to-end and hop-by-hop headers, the whole body.
+
+    `headers` are for asking, `raw_headers` for passing on: aiohttp's view rewrites the case of names it knows.
+    """
 
     method: str
     raw_target: str = field(repr=False)
     headers: HeadersView = field(repr=False)
+    raw_headers: RawHeaders = field(repr=False)
     body: bytes = field(repr=False)
 
     @property
@@ -46,21 +46,28 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """A request as sent upstream: the target is the inbound's, the headers are complete but for framing."""
+    """A request as sent upstream: the target is the inbound's, the headers are complete but for framing.
+
+    `headers` belong to this outbound alone: each step adds its own to them.
+    """
 
     method: str
     raw_target: str = field(repr=False)
-    headers: HeadersView = field(repr=False)
+    headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What goes back: `body` is whole, or the beginning of a body whose `rest` is still arriving."""
+    """What goes back: `body` is whole, or the beginning of a body whose `rest` is still arriving.
+
+    `raw_headers` are what the upstream sent, for the step that says which of them go back as `headers`.
+    """
 
     status: int
     reason: str
     headers: HeadersView = field(repr=False)
+    raw_headers: RawHeaders = field(repr=False, default=())
     body: bytes = field(repr=False)
     rest: AsyncGenerator[bytes, None] | None = field(repr=False, default=None)
 

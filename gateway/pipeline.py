@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from multidict import CIMultiDict
+
 from gateway.callers.identify import Callers, Identified, NotIdentified
 from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
@@ -59,7 +61,7 @@ class Pipeline:
         outbound = Outbound(
             method=inbound.method,
             raw_target=inbound.raw_target,
-            headers=inbound.headers,
+            headers=CIMultiDict(),
             body=inbound.body,
         )
         return await self._forward(exchange, outbound)

@@ -114,10 +114,13 @@ class Settings(BaseModel):
         description="Requests held at once; one more is refused with 503. Each needs two file descriptors.",
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1, description="The largest request body; a larger one is 413.")
-    body_timeout_s: float = Field(default=10.0, gt=0, description="For a request body to arrive; slower is 408.")
+    body_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="For a request body to arrive; slower is 408."
+    )
     drain_timeout_s: float = Field(
         default=125.0,
         ge=0,
+        allow_inf_nan=False,
         description="After SIGTERM, for requests in flight to end.",
     )
     allow_public_anonymous: bool = Field(

@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -74,10 +75,13 @@ class Store:
         self._client = client
         self._on_error = on_error
         self._waiting: list[_Call] = []
+        self._is_closed = False
         self._flights: set[asyncio.Task[None]] = set()
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
         """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S."""
+        if self._is_closed:
+            raise StoreUnavailable("closed")
         loop = asyncio.get_running_loop()
         call = _Call(script, key, arguments, loop.create_future())
         if not self._waiting:
@@ -95,6 +99,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections; calls that are still under way end in StoreUnavailable."""
+        self._is_closed = True
         for flight in tuple(self._flights):
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
@@ -104,7 +109,12 @@ class Store:
         calls, self._waiting = self._waiting, []
         flight = asyncio.get_running_loop().create_task(self._fly(calls))
         self._flights.add(flight)
-        flight.add_done_callback(self._flights.discard)
+        flight.add_done_callback(partial(self._landed, calls))
+
+    def _landed(self, calls: Sequence[_Call], flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        if flight.cancelled():  # perhaps before it began: whoever waits must still be told
+            self._settle(calls, [StoreUnavailable("closed")] * len(calls))
 
     async def _fly(self, calls: Sequence[_Call]) -> None:
         try:
@@ -118,9 +128,6 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             self._on_error(_reason(error))
             self._settle(calls, [StoreUnavailable(_reason(error))] * len(calls))
-        except asyncio.CancelledError:
-            self._settle(calls, [StoreUnavailable("closed")] * len(calls))
-            raise
         else:
             self._settle(calls, [self._counted(answer) for answer in answers])
 
@@ -156,6 +163,9 @@ def connect(url: str) -> Client:
     parts = urlsplit(url)
     try:
         match parts.scheme:
+            case "redis" | "rediss" if not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
+                # redis-py would take a database that is no number for the first one.
+                raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
             case "redis" | "rediss" | "unix":
                 return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
             case "redis+sentinel":

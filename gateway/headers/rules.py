@@ -11,6 +11,7 @@ Rules
 - A caller may not delete end-to-end headers by naming them in `Connection`.
 - A value whose bytes are not UTF-8 cannot be sent on as it came: inward the request is refused, outward the
   header is dropped, for the answer is paid for.
+- Repeats of a header are spelled as its first: aiohttp would take "X-A" and "x-a" for a value and its replacement.
 - The body is framed anew on each side, so Content-Length and Transfer-Encoding never pass.
 """
 
@@ -18,7 +19,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from gateway.exchange import Headers, HeadersView
+from gateway.exchange import Headers, HeadersView, Inbound, Reply
 from gateway.headers.correlation import CORRELATION_ID
 from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
 
@@ -36,22 +37,18 @@ _KEPT_THOUGH_NAMED: Final = frozenset({"cache-control", "date", "link", "locatio
 _KEPT_PREFIXES: Final = ("accept", "content-", "x-optum-")
 
 
-def outbound_headers(
-    inbound: HeadersView,
-    clause: HeadersClause,
-    caller: CallerEntry,
-    correlation_id: str,
-) -> Headers:
-    """Return the headers that go upstream, without the token and the framing."""
-    stopped = clause.touched | _named_by_connection(inbound)
+def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntry, correlation_id: str) -> Headers:
+    """Return the headers that go upstream, without the token and the framing; repeats are spelled as the first."""
+    stopped = clause.touched | _named_by_connection(inbound.headers)
+    spelling: dict[bytes, str] = {}
     passed = [
-        (name, value)
-        for name, value in inbound.items()
+        (spelling.setdefault(name.lower(), name.decode("ascii")), value.decode("utf-8"))
+        for name, value in inbound.raw_headers
         if (read := _as_anyone_reads(name)) not in _STOPS_INWARD and read not in stopped
     ]
     passed += clause.set.items()
     passed.append((CORRELATION_ID, correlation_id))
-    subtenant = choose_subtenant(inbound, clause, caller)
+    subtenant = choose_subtenant(inbound.headers, clause, caller)
     if subtenant is not None:
         passed.append((SUBTENANT_ID, subtenant))
     return CIMultiDict(passed)
@@ -71,23 +68,22 @@ def choose_subtenant(inbound: HeadersView, clause: HeadersClause, caller: Caller
             return fixed
 
 
-def reply_headers(upstream: HeadersView, correlation_id: str) -> Headers:
+def reply_headers(upstream: Reply, correlation_id: str) -> Headers:
     """Return the headers that go back to the caller: the upstream's, and the caller's own correlation id."""
-    named = _named_by_connection(upstream)
+    named = _named_by_connection(upstream.headers)
     passed = [
-        (name, value)
-        for name, value in upstream.items()
+        (name.decode("ascii"), value.decode("utf-8"))
+        for name, value in upstream.raw_headers
         if (read := _as_anyone_reads(name)) not in _STOPS_OUTWARD
         and read not in named
-        and (value.isascii() or is_utf8(value))
+        and (value.isascii() or is_utf8(value.decode("utf-8", "surrogateescape")))
     ]
     passed.append((CORRELATION_ID, correlation_id))
     return CIMultiDict(passed)
 
 
-def _as_anyone_reads(name: str) -> str:
-    lowered = name.lower()
-    return lowered.replace("_", "-") if "_" in lowered else lowered
+def _as_anyone_reads(raw_name: bytes) -> str:
+    return raw_name.lower().replace(b"_", b"-").decode("ascii")
 
 
 def is_utf8(value: str) -> bool:
@@ -98,5 +94,6 @@ def is_utf8(value: str) -> bool:
 def _named_by_connection(headers: HeadersView) -> frozenset[str]:
     if "connection" not in headers:
         return frozenset()
-    names = {_as_anyone_reads(name.strip()) for value in headers.getall("connection") for name in value.split(",")}
+    values = headers.getall("connection")
+    names = {name.strip().lower().replace("_", "-") for value in values for name in value.split(",")}
     return frozenset(name for name in names if name not in _KEPT_THOUGH_NAMED and not name.startswith(_KEPT_PREFIXES))

@@ -12,10 +12,10 @@ class HeadersStep:
     async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
         """Replace the headers on the way in, and again on the way out."""
         headers = outbound_headers(
-            exchange.inbound.headers,
+            exchange.inbound,
             exchange.governing.headers,
             exchange.asking.entry,
             exchange.correlation_id,
         )
         reply = await forward(exchange, replace(outbound, headers=headers))
-        return replace(reply, headers=reply_headers(reply.headers, exchange.correlation_id))
+        return replace(reply, headers=reply_headers(reply, exchange.correlation_id))

@@ -39,7 +39,7 @@ from gateway.errors import (
     NotHttp,
     Overloaded,
 )
-from gateway.exchange import UNKNOWN, Exchange, Headers, Inbound, Record, Reply, headers_as_sent
+from gateway.exchange import UNKNOWN, Exchange, Inbound, Record, Reply
 from gateway.headers.correlation import CORRELATION_ID, choose_correlation_id, well_formed
 from gateway.http.strict import is_unambiguous
 
@@ -117,11 +117,17 @@ class Ingress:
         return _Server(self._handle, self._refuse_unreadable)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
-        headers = headers_as_sent(raw.raw_headers)
+        inbound = Inbound(
+            method=raw.method,
+            raw_target=raw.raw_path,
+            headers=raw.headers,
+            raw_headers=raw.raw_headers,
+            body=b"",
+        )
         exchange = Exchange(
-            inbound=Inbound(method=raw.method, raw_target=raw.raw_path, headers=headers, body=b""),
+            inbound=inbound,
             correlation_id=choose_correlation_id(
-                headers.getall(CORRELATION_ID, ()),
+                raw.headers.getall(CORRELATION_ID, ()),
                 self._observers.new_id,
             ),
             started_at=self._observers.now(),
@@ -131,8 +137,7 @@ class Ingress:
         code = ""
         try:
             try:
-                body = await self._receive(raw, headers)
-                exchange.inbound = replace(exchange.inbound, body=body)
+                exchange.inbound = replace(inbound, body=await self._receive(raw))
                 reply = await self._answer(exchange)
             except GatewayError as error:
                 code = error.code
@@ -149,14 +154,14 @@ class Ingress:
         self._observers.on_record(self._record(exchange, reply, sent, code))
         return response
 
-    async def _receive(self, raw: web.BaseRequest, headers: Headers) -> bytes:
-        if not is_unambiguous(raw.raw_path, raw.version, headers):
+    async def _receive(self, raw: web.BaseRequest) -> bytes:
+        if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
         if self._in_flight > self._limits.in_flight:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge
-        if "Expect" in headers:
+        if "Expect" in raw.headers:
             await _continue(raw)
         return await self._read_body(raw)
 
@@ -235,7 +240,7 @@ class Ingress:
     def _refuse_unreadable(self) -> web.Response:
         """Answer what is not HTTP: fixed words, and nothing of what came."""
         now = self._observers.now()
-        inbound = Inbound(method=UNKNOWN, raw_target="", headers=CIMultiDict(), body=b"")
+        inbound = Inbound(method=UNKNOWN, raw_target="", headers=CIMultiDict(), raw_headers=(), body=b"")
         exchange = Exchange(inbound=inbound, correlation_id=self._observers.new_id(), started_at=now)
         reply = problem_reply(NotHttp(), exchange.correlation_id)
         self._observers.on_record(self._record(exchange, reply, _Sent(len(reply.body)), NotHttp.code))

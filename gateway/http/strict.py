@@ -28,7 +28,9 @@ def is_unambiguous(target: str, version: tuple[int, int], headers: HeadersView) 
         return False
     if "Upgrade" in headers:
         return False
-    return all(value.isascii() or is_utf8(value) for value in headers.values())
+    # One join costs less than a question to each of twenty values.
+    values = "".join(headers.values())
+    return values.isascii() or is_utf8(values)
 
 
 def _is_chunked_alone(version: tuple[int, int], headers: HeadersView) -> bool:

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.errors import (
@@ -27,14 +26,15 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.exchange import Exchange, Headers, HeadersView, Outbound, Reply, headers_as_sent
+from gateway.exchange import Exchange, Outbound, Reply
+from gateway.policy.model import Timeout
 
 BUFFER_BYTES: Final = 262_144
 _KEEP_ALIVE_S: Final = 8.0
 _DNS_CACHE_S: Final = 30
 _CONNECT_ATTEMPTS: Final = 2
 _NEVER_ROUND_S: Final = 86_400.0  # aiohttp rounds long timeouts up to whole seconds; ours are exact
-_NO_AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -46,7 +46,6 @@ def open_session() -> aiohttp.ClientSession:
             ttl_dns_cache=_DNS_CACHE_S,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_NO_AUTOMATIC_HEADERS,
         auto_decompress=False,
         trust_env=False,
         raise_for_status=False,
@@ -61,21 +60,17 @@ class Upstream:
         self._base = URL(base_url)
         self._prefix = self._base.raw_path.rstrip("/")
         self._now = now
+        self._limits_of: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Send, and return the upstream's answer, whatever its status. Raises the `Upstream…` errors."""
-        timeout = exchange.governing.timeout
         url = URL.build(
             scheme=self._base.scheme,
             authority=self._base.raw_authority,
             path=self._prefix + outbound.raw_target,
             encoded=True,
         )
-        limits = aiohttp.ClientTimeout(
-            total=timeout.answer,
-            sock_connect=timeout.connect,
-            ceil_threshold=_NEVER_ROUND_S,
-        )
+        limits = self._limits(exchange.governing.timeout)
         began_at = self._now()
         exchange.upstream_calls += 1
         try:
@@ -93,18 +88,31 @@ class Upstream:
         return Reply(
             status=response.status,
             reason=reason if (reason := response.reason or "").isascii() else "",
-            headers=headers_as_sent(response.raw_headers),
+            headers=response.headers,
+            raw_headers=response.raw_headers,
             body=body,
             rest=None if is_whole else _rest(response),
         )
 
+    def _limits(self, timeout: Timeout) -> aiohttp.ClientTimeout:
+        limits = self._limits_of.get((timeout.connect, timeout.answer))
+        if limits is None:
+            limits = self._limits_of[timeout.connect, timeout.answer] = aiohttp.ClientTimeout(
+                total=timeout.answer,
+                sock_connect=timeout.connect,
+                ceil_threshold=_NEVER_ROUND_S,
+            )
+        return limits
+
     async def _request(self, outbound: Outbound, url: URL, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        missing = [name for name in _AUTOMATIC_HEADERS if name not in outbound.headers]
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
                 return await self._session.request(
                     outbound.method,
                     url,
-                    headers=_in_one_case(outbound.headers),
+                    headers=outbound.headers,
+                    skip_auto_headers=missing or None,
                     data=outbound.body or None,
                     allow_redirects=False,
                     timeout=limits,
@@ -114,12 +122,6 @@ class Upstream:
                 if attempt == _CONNECT_ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
-
-
-def _in_one_case(headers: HeadersView) -> Headers:
-    """Spell the repeats of a header as its first: aiohttp would take "X-A, x-a" for a value and its replacement."""
-    first: dict[str, str] = {}
-    return CIMultiDict([(first.setdefault(name.lower(), name), value) for name, value in headers.items()])
 
 
 async def _read_first(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:

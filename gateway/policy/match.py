@@ -6,6 +6,8 @@ Rules
 - The most specific match wins: a caller that is named outweighs "*", and among equals an operation that is
   named outweighs "*". Two policies that are equally specific for one caller and operation are a tie: an
   error at load, never a coin tossed at run time.
+- Of the routes that cover a forwarded path the narrowest governs that has a policy for the caller: the exact
+  one, else the longest prefix; a caller that is named outweighs "*" within one route.
 - No match is a refusal.
 """
 

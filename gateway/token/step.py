@@ -8,12 +8,12 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from gateway.errors import CredentialsRefused, GatewayError, TokenUnavailable
-from gateway.exchange import Exchange, Forward, Headers, Outbound, Reply
+from gateway.exchange import Exchange, Forward, Outbound, Reply
 from gateway.store import StoreUnavailable
 from gateway.token.client import TokenClient
 from gateway.token.life import (
@@ -260,6 +260,5 @@ class TokenStep:
 
 
 def _authorized(outbound: Outbound, token: Token) -> Outbound:
-    headers = Headers(outbound.headers)
-    headers["Authorization"] = f"Bearer {token.secret}"
-    return replace(outbound, headers=headers)
+    outbound.headers["Authorization"] = f"Bearer {token.secret}"
+    return outbound

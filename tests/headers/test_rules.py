@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway.exchange import Inbound, Reply
 from gateway.headers.correlation import CORRELATION_ID
 from gateway.headers.rules import HOP_BY_HOP, SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
 from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
@@ -17,18 +18,30 @@ IDENTITIES = ("authorization", "x-api-key", "x-optum-correlation-id", "x-optum-s
 PLAIN = ("Accept", "Content-Type", "X-Optum-Eligibility-Disable-Value-Add", "user-agent", "X-Site", "x_site", "Cookie")
 
 
+def raw(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs)
+
+
 def sent(pairs: Sequence[tuple[str, str]]) -> CIMultiDictProxy[str]:
     return CIMultiDictProxy(CIMultiDict(pairs))
+
+
+def received(pairs: Sequence[tuple[str, str]]) -> Inbound:
+    return Inbound(method="GET", raw_target="/", headers=sent(pairs), raw_headers=raw(pairs), body=b"")
+
+
+def answered(pairs: Sequence[tuple[str, str]]) -> Reply:
+    return Reply(status=200, reason="OK", headers=sent(pairs), raw_headers=raw(pairs), body=b"")
 
 
 def goes_out(
     pairs: Sequence[tuple[str, str]], clause: HeadersClause | None = None, caller: CallerEntry = NOBODY
 ) -> Pairs:
-    return list(outbound_headers(sent(pairs), clause or HeadersClause(), caller, MINE).items())
+    return list(outbound_headers(received(pairs), clause or HeadersClause(), caller, MINE).items())
 
 
 def comes_back(pairs: Sequence[tuple[str, str]]) -> Pairs:
-    return list(reply_headers(sent(pairs), MINE).items())
+    return list(reply_headers(answered(pairs), MINE).items())
 
 
 def normal(name: str) -> str:
@@ -247,20 +260,26 @@ def test_a_reply_header_that_is_not_utf8_is_dropped_and_the_rest_is_not(value: s
 
 
 @given(st.binary(max_size=20))
-def test_a_value_is_utf8_if_its_bytes_were(raw: bytes) -> None:
+def test_a_value_is_utf8_if_its_bytes_were(value: bytes) -> None:
     try:
-        raw.decode("utf-8")
+        value.decode("utf-8")
     except UnicodeDecodeError:
         expected = False
     else:
         expected = True
 
-    assert is_utf8(raw.decode("utf-8", "surrogateescape")) is expected
+    assert is_utf8(value.decode("utf-8", "surrogateescape")) is expected
 
 
 def test_what_was_received_is_left_as_it_was() -> None:
-    inbound = CIMultiDict([("Authorization", "Bearer x"), ("X-Site", "a")])
+    inbound = received([("Authorization", "Bearer x"), ("X-Site", "a")])
 
     outbound_headers(inbound, HeadersClause.model_validate({"remove": ["X-Site"]}), NOBODY, MINE)
 
-    assert list(inbound.items()) == [("Authorization", "Bearer x"), ("X-Site", "a")]
+    assert list(inbound.headers.items()) == [("Authorization", "Bearer x"), ("X-Site", "a")]
+
+
+def test_repeats_of_a_header_are_spelled_as_its_first_and_keep_their_order() -> None:
+    pairs = [("x-a", "1"), ("x_a", "2"), ("X-A", "3")]
+
+    assert goes_out(pairs)[:3] == [("x-a", "1"), ("x_a", "2"), ("x-a", "3")]

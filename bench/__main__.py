@@ -1,0 +1,64 @@
+"""`python -m bench [cpu] [latency] [memory]`: measure the gateway beside a bare aiohttp pass-through.
+
+Exit codes: 0 measured, whatever the figures; 1 a request was answered wrongly, or nothing could be measured.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from bench import measure, report
+from bench.processes import BenchError, allow_descriptors
+
+_KINDS = ("cpu", "latency", "memory")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="The gateway beside a bare pass-through.")
+    parser.add_argument("kinds", nargs="*", metavar="{cpu,latency,memory}", help="default: all three")
+    parser.add_argument("--runs", type=int, default=3, help="of cpu and latency, peers taking turns")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of load in each run")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    options = parser.parse_args()
+    kinds: Sequence[str] = options.kinds or _KINDS
+    if not set(kinds) <= set(_KINDS) or options.runs < 1 or options.seconds <= 0:
+        parser.error(f"expected some of {', '.join(_KINDS)}, and runs and seconds above 0")
+    if not sys.platform.startswith("linux"):
+        print("the figures come from /proc, and processes are pinned to cores: this needs Linux", file=sys.stderr)
+        return 1
+    try:
+        found = _measure(kinds, options.runs, options.seconds)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps({**asdict(found), "errors": found.errors}, indent=2))
+    else:
+        print(*report.lines(found), sep="\n")
+    return 1 if found.errors else 0
+
+
+def _measure(kinds: Sequence[str], runs: int, seconds: float) -> measure.Report:
+    allow_descriptors()
+    try:
+        cpu, ratios = measure.cpu(runs, seconds, _progress) if "cpu" in kinds else ((), None)
+        return measure.Report(
+            cpu=cpu,
+            ratios=ratios,
+            latency=measure.latency(runs, seconds, _progress) if "latency" in kinds else (),
+            memory=measure.memory(_progress) if "memory" in kinds else (),
+        )
+    finally:
+        _progress("")
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The three measurements. Peers take turns (A B C, A B C, …), so that a noisy minute meets all of them.
+
+Facts
+- CPU: a fresh process, a warm-up that does not count, then a closed loop; the proxy's CPU time divided by the
+  requests it answered. The ratio is taken within each run, and the median of the ratios is quoted.
+- Latency: an open loop at 300 requests/s, far below saturation. What a proxy adds is no difference of two
+  quantiles, so the distributions stand side by side; the whole latency bounds what the proxy can have added.
+- Memory: one request each on thousands of connections, and an upstream that waits. They are held when the
+  upstream has received them all. Resident memory then, less resident memory before, by their number; the
+  kernel's socket buffers are not in it. Once per peer, for it hardly varies.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.load import Closed, Held, Opened, Released
+from bench.messages import HELD_METRIC, TOKEN
+from bench.peers import BARE, BARE_UVLOOP, DIRECT, GATEWAY, PEERS, Proxy, proxy, upstream
+from bench.processes import allow_descriptors, line_of, module, other_core, talking
+
+CONNECTIONS: Final = 64
+RATE: Final = 300.0
+HOLD: Final = 9000
+_WARM_S: Final = 1.0
+_HOLD_S: Final = 30.0
+_HELD_PEERS: Final = (BARE, GATEWAY)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """CPU of one peer over all runs; microseconds per request."""
+
+    peer: str
+    us_by_run: tuple[float, ...]
+    min_us: float
+    median_us: float
+    requests: int
+    requests_per_s: float
+    errors: int
+    rss_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Latency of one peer: the medians over all runs of each quantile, in milliseconds."""
+
+    peer: str
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    late_p99_ms: float
+    requests: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What one peer needs for each request that it holds."""
+
+    peer: str
+    wanted: int
+    held: int
+    kb_each: float
+    rss_before_mb: float
+    rss_held_mb: float
+    seconds_to_hold: float
+    requests: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that was measured. `ratios` are the gateway's CPU over each bare peer's."""
+
+    cpu: Sequence[Cpu] = ()
+    ratios: Mapping[str, float] | None = None
+    latency: Sequence[Latency] = ()
+    memory: Sequence[Memory] = ()
+
+    @property
+    def errors(self) -> int:
+        """Answers that were wrong or never came."""
+        rows: tuple[Cpu | Latency | Memory, ...] = (*self.cpu, *self.latency, *self.memory)
+        return sum(row.errors for row in rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CpuRun:
+    us: float
+    load: Closed
+    rss_kb: int
+
+
+def cpu(runs: int, seconds: float, progress: Progress) -> tuple[Sequence[Cpu], Mapping[str, float]]:
+    """Measure CPU per request; return it with the ratios."""
+    found: dict[str, list[_CpuRun]] = {name: [] for name in PEERS}
+    with upstream() as upstream_port:
+        for run in range(runs):
+            for name in PEERS:
+                progress(f"cpu {run + 1}/{runs}: {name}")
+                with proxy(name, upstream_port) as peer:
+                    found[name].append(_cpu_run(peer, seconds))
+    ratios = {name: _ratio(found[GATEWAY], found[name]) for name in (BARE, BARE_UVLOOP)}
+    return [_cpu_row(name, results) for name, results in found.items()], ratios
+
+
+def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:
+    """Measure latency at a steady rate, with each proxy and with none."""
+    found: dict[str, list[Opened]] = {name: [] for name in (DIRECT, *PEERS)}
+    with upstream() as upstream_port:
+        for run in range(runs):
+            for name, results in found.items():
+                progress(f"latency {run + 1}/{runs}: {name}")
+                if name == DIRECT:
+                    results.append(_open(upstream_port, TOKEN, seconds))
+                else:
+                    with proxy(name, upstream_port) as peer:
+                        _closed(peer, min(_WARM_S, seconds))
+                        results.append(_open(peer.port, peer.token, seconds))
+    return [_latency_row(name, results) for name, results in found.items()]
+
+
+def memory(progress: Progress) -> Sequence[Memory]:
+    """Measure what a held request costs: as many as the goal names, or as the limit of open files allows."""
+    wanted = min(HOLD, allow_descriptors())
+    rows: list[Memory] = []
+    for name in _HELD_PEERS:
+        progress(f"memory: {name}")
+        rows.append(_hold(name, wanted))
+    return rows
+
+
+def _cpu_run(peer: Proxy, seconds: float) -> _CpuRun:
+    _closed(peer, min(_WARM_S, seconds))
+    before_s = peer.running.cpu_s()
+    load = _closed(peer, seconds)
+    used_s = peer.running.cpu_s() - before_s
+    return _CpuRun(us=used_s * 1e6 / max(load.answers, 1), load=load, rss_kb=peer.running.rss_kb())
+
+
+def _ratio(ours: Sequence[_CpuRun], theirs: Sequence[_CpuRun]) -> float:
+    return round(statistics.median(a.us / b.us for a, b in zip(ours, theirs, strict=True)), 3)
+
+
+def _cpu_row(name: str, results: Sequence[_CpuRun]) -> Cpu:
+    return Cpu(
+        peer=name,
+        us_by_run=tuple(round(result.us, 1) for result in results),
+        min_us=round(min(result.us for result in results), 1),
+        median_us=round(statistics.median(result.us for result in results), 1),
+        requests=sum(result.load.answers for result in results),
+        requests_per_s=round(statistics.median(result.load.answers / result.load.seconds for result in results)),
+        errors=sum(result.load.errors for result in results),
+        rss_mb=round(max(result.rss_kb for result in results) / 1024, 1),
+    )
+
+
+def _latency_row(name: str, results: Sequence[Opened]) -> Latency:
+    return Latency(
+        peer=name,
+        p50_ms=round(statistics.median(result.p50_ms for result in results), 2),
+        p99_ms=round(statistics.median(result.p99_ms for result in results), 2),
+        max_ms=round(max(result.max_ms for result in results), 2),
+        late_p99_ms=round(statistics.median(result.late_p99_ms for result in results), 2),
+        requests=sum(result.answers for result in results),
+        errors=sum(result.errors for result in results),
+    )
+
+
+def _hold(name: str, wanted: int) -> Memory:
+    with upstream(_HOLD_S) as upstream_port, proxy(name, upstream_port) as peer:
+        _closed(peer, _WARM_S)  # what a process has once, however much it holds
+        before_kb = peer.running.rss_kb()
+        gauge = f"{upstream_port}:{HELD_METRIC}"
+        arguments = _load("hold", peer.port, peer.token, "--connections", str(wanted), "--gauge", gauge)
+        with talking((*arguments, "--seconds", str(_HOLD_S)), core=other_core()) as popen:
+            held = Held(**json.loads(line_of(popen)))
+            held_kb = peer.running.rss_kb()
+            released = Released(**json.loads(line_of(popen)))
+    return Memory(
+        peer=name,
+        wanted=wanted,
+        held=held.held,
+        kb_each=round((held_kb - before_kb) / max(held.held, 1), 1),
+        rss_before_mb=round(before_kb / 1024, 1),
+        rss_held_mb=round(held_kb / 1024, 1),
+        seconds_to_hold=held.seconds,
+        requests=released.answers,
+        errors=released.errors + (wanted - held.held),
+    )
+
+
+def _closed(peer: Proxy, seconds: float) -> Closed:
+    arguments = ("--connections", str(CONNECTIONS), "--seconds", str(seconds))
+    return Closed(**_result(_load("closed", peer.port, peer.token, *arguments)))
+
+
+def _open(port: int, token: str, seconds: float) -> Opened:
+    return Opened(**_result(_load("open", port, token, "--rate", str(RATE), "--seconds", str(seconds))))
+
+
+def _load(kind: str, port: int, token: str, *arguments: str) -> tuple[str, ...]:
+    return module("load", kind, "--port", str(port), "--token", token, *arguments)
+
+
+def _result(command: Sequence[str]) -> dict[str, Any]:
+    with talking(command, core=other_core()) as popen:
+        result: dict[str, Any] = json.loads(line_of(popen))
+        return result

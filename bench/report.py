@@ -1,0 +1,95 @@
+"""The report for people: plain tables, with the goal beside each figure that has one."""
+
+from collections.abc import Iterator, Sequence
+
+from bench.measure import CONNECTIONS, HOLD, RATE, Cpu, Latency, Memory, Report
+from bench.peers import BARE, GATEWAY
+
+_RATIO_GOAL = 1.5
+_P50_GOAL_MS = 2
+_P99_GOAL_MS = 8
+_KB_GOAL = 40
+
+
+def lines(report: Report) -> Iterator[str]:
+    """Yield the report line by line."""
+    if report.cpu:
+        yield from _cpu(report)
+    if report.latency:
+        yield from _latency(report.latency)
+    if report.memory:
+        yield from _memory(report.memory)
+    if report.errors:
+        yield f"ERRORS: {report.errors} requests were answered wrongly, or not at all"
+
+
+def _cpu(report: Report) -> Iterator[str]:
+    yield f"CPU per request: user + system time of the proxy alone, {CONNECTIONS} connections, 2.7 KB in, 12 KB out"
+    yield from _table(("", "min µs", "median µs", "req/s", "rss MB", "errors"), [_cpu_cells(row) for row in report.cpu])
+    for name, ratio in (report.ratios or {}).items():
+        goal = f"   goal <= {_RATIO_GOAL}" if name == BARE else ""
+        yield f"  {GATEWAY} / {name}: {ratio:.2f}{goal}"
+    yield ""
+
+
+def _cpu_cells(row: Cpu) -> Sequence[str]:
+    return (
+        row.peer,
+        f"{row.min_us:.0f}",
+        f"{row.median_us:.0f}",
+        f"{row.requests_per_s:.0f}",
+        f"{row.rss_mb:.0f}",
+        f"{row.errors}",
+    )
+
+
+def _latency(rows: Sequence[Latency]) -> Iterator[str]:
+    yield f"Latency at {RATE:.0f} requests/s, open loop, from the instant at which a request was meant to leave"
+    yield from _table(
+        ("", "p50 ms", "p99 ms", "max ms", "sent late p99 ms", "errors"),
+        [_latency_cells(row) for row in rows],
+    )
+    yield f"  goal: the gateway adds p50 <= {_P50_GOAL_MS} ms, p99 <= {_P99_GOAL_MS} ms (its row bounds what it adds)"
+    yield ""
+
+
+def _latency_cells(row: Latency) -> Sequence[str]:
+    return (
+        row.peer,
+        f"{row.p50_ms:.2f}",
+        f"{row.p99_ms:.2f}",
+        f"{row.max_ms:.2f}",
+        f"{row.late_p99_ms:.2f}",
+        f"{row.errors}",
+    )
+
+
+def _memory(rows: Sequence[Memory]) -> Iterator[str]:
+    yield "Memory of a held request: resident memory while the upstream waits, less that before"
+    yield from _table(
+        ("", "held", "KB each", "MB before", "MB held", "s to hold", "errors"),
+        [
+            (
+                row.peer,
+                f"{row.held}",
+                f"{row.kb_each:.1f}",
+                f"{row.rss_before_mb:.0f}",
+                f"{row.rss_held_mb:.0f}",
+                f"{row.seconds_to_hold:.1f}",
+                f"{row.errors}",
+            )
+            for row in rows
+        ],
+    )
+    yield f"  goal: {HOLD} at once in one process, <= {_KB_GOAL} KB each"
+    wanted = min(row.wanted for row in rows)
+    if wanted < HOLD:
+        yield f"  the limit of open files allows {wanted} here"
+    yield ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  " + "   ".join(cells).rstrip()
