@@ -126,7 +126,7 @@ class Forward(Protocol):
 class Step(Protocol):
     """What carries out one clause: it may change what goes out, what comes back, or answer by itself."""
 
-    async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
+    async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Take part in the request; `forward` is the rest of the way."""
         ...
 

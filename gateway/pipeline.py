@@ -97,9 +97,5 @@ class Pipeline:
 def _chain(steps: Sequence[Step], last: Forward) -> Forward:
     forward = last
     for step in reversed(steps):
-        forward = partial(_through, step, forward)
+        forward = partial(step, forward)
     return forward
-
-
-async def _through(step: Step, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
-    return await step(exchange, outbound, forward)

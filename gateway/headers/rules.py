@@ -23,6 +23,8 @@ from gateway.exchange import Headers, HeadersView, Inbound, Reply
 from gateway.headers.correlation import CORRELATION_ID
 from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
 
+Pairs = list[tuple[str, str]]
+
 SUBTENANT_ID: Final = "x-optum-subtenant-id"
 
 HOP_BY_HOP: Final = frozenset(
@@ -37,7 +39,7 @@ _KEPT_THOUGH_NAMED: Final = frozenset({"cache-control", "date", "link", "locatio
 _KEPT_PREFIXES: Final = ("accept", "content-", "x-optum-")
 
 
-def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntry, correlation_id: str) -> Headers:
+def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntry, correlation_id: str) -> Pairs:
     """Return the headers that go upstream, without the token and the framing; repeats are spelled as the first."""
     stopped = clause.touched | _named_by_connection(inbound.headers)
     spelling: dict[bytes, str] = {}
@@ -51,7 +53,7 @@ def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntr
     subtenant = choose_subtenant(inbound.headers, clause, caller)
     if subtenant is not None:
         passed.append((SUBTENANT_ID, subtenant))
-    return CIMultiDict(passed)
+    return passed
 
 
 def choose_subtenant(inbound: HeadersView, clause: HeadersClause, caller: CallerEntry) -> str | None:

@@ -9,13 +9,15 @@ from gateway.headers.rules import outbound_headers, reply_headers
 class HeadersStep:
     """After it, the outbound carries what the policy says and nothing forged; the reply, the caller's own id."""
 
-    async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
+    async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Replace the headers on the way in, and again on the way out."""
-        headers = outbound_headers(
-            exchange.inbound,
-            exchange.governing.headers,
-            exchange.asking.entry,
-            exchange.correlation_id,
+        outbound.headers.extend(
+            outbound_headers(
+                exchange.inbound,
+                exchange.governing.headers,
+                exchange.asking.entry,
+                exchange.correlation_id,
+            ),
         )
-        reply = await forward(exchange, replace(outbound, headers=headers))
+        reply = await forward(exchange, outbound)
         return replace(reply, headers=reply_headers(reply, exchange.correlation_id))

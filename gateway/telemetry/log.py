@@ -7,9 +7,10 @@ Rules
   quote URLs, headers and values.
 """
 
+import asyncio
 import logging
 import sys
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import orjson
 import structlog
@@ -36,7 +37,7 @@ def open_log(level: str, stream: BinaryIO | None = None) -> Log:
     # A handler that writes nothing: with none at all, Python prints foreign warnings to stderr by itself.
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     log: Log = structlog.wrap_logger(
-        structlog.BytesLogger(stream if stream is not None else sys.stdout.buffer),
+        structlog.BytesLogger(cast("BinaryIO", _LinesOfATick(stream or sys.stdout.buffer))),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
             structlog.processors.add_log_level,
@@ -71,6 +72,33 @@ def log_record(log: Log, record: Record) -> None:
         reply_bytes=record.reply_bytes,
         is_complete=record.is_complete,
     )
+
+
+class _LinesOfATick:
+    """Writes what is logged within one tick of the event loop at once: a system call a tick, not one a request."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+
+    def write(self, line: bytes, /) -> None:
+        if not self._lines:
+            try:
+                asyncio.get_running_loop().call_soon(self._write_out)
+            except RuntimeError:  # no loop: before and after serving
+                self._stream.write(line)
+                self._stream.flush()
+                return
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Do nothing: the tick writes."""
+
+    def _write_out(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
 
 
 def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

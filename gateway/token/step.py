@@ -231,7 +231,7 @@ class TokenStep:
         self._now = now
         self._distrust_until = 0.0
 
-    async def __call__(self, exchange: Exchange, outbound: Outbound, forward: Forward, /) -> Reply:
+    async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Send with a token; on a 401 once more with another. Raises what `forward` raises, and token errors."""
         clause = exchange.governing.token
         if not clause.inject:

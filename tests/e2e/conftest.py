@@ -1,5 +1,6 @@
 """A gateway in front of a simulator: both in the test's own loop, both on real sockets."""
 
+import asyncio
 import base64
 import io
 import json
@@ -75,6 +76,7 @@ async def run_gateway(variables: dict[str, str]) -> AsyncIterator[Running]:
         open_gateway(read_settings(variables), open_log("debug", output)) as gateway,
         aiohttp.ClientSession() as session,
     ):
+        await asyncio.sleep(0)  # the log writes once a tick
         listening = json.loads(output.getvalue().splitlines()[-1])
         yield Running(
             f"http://{listening['listen']}",
@@ -82,13 +84,7 @@ async def run_gateway(variables: dict[str, str]) -> AsyncIterator[Running]:
             session,
             output,
         )
-        await gateway.drain(10, never())
-
-
-def never() -> Any:  # noqa: ANN401 - an event that nobody sets
-    import asyncio  # noqa: PLC0415
-
-    return asyncio.Event()
+        await gateway.drain(10, asyncio.Event())
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def answered(pairs: Sequence[tuple[str, str]]) -> Reply:
 def goes_out(
     pairs: Sequence[tuple[str, str]], clause: HeadersClause | None = None, caller: CallerEntry = NOBODY
 ) -> Pairs:
-    return list(outbound_headers(received(pairs), clause or HeadersClause(), caller, MINE).items())
+    return outbound_headers(received(pairs), clause or HeadersClause(), caller, MINE)
 
 
 def comes_back(pairs: Sequence[tuple[str, str]]) -> Pairs:
