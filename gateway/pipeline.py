@@ -16,14 +16,12 @@ from functools import partial
 
 from multidict import CIMultiDict
 
+from gateway import operations
 from gateway.callers.identify import Callers, Identified, NotIdentified
 from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
 from gateway.headers.step import HeadersStep
 from gateway.http.upstream import Upstream
-from gateway.operations import Found, find
-from gateway.operations import UnknownPath as NoSuchPath
-from gateway.operations import WrongMethod as OtherMethod
 from gateway.policy.files import PolicySet
 from gateway.token.step import TokenStep
 
@@ -68,12 +66,12 @@ class Pipeline:
 
     def _recognise(self, exchange: Exchange) -> None:
         method, raw_path = exchange.inbound.method, exchange.inbound.raw_path
-        match find(method, raw_path):
-            case Found(operation):
+        match operations.find(method, raw_path):
+            case operations.Found(operation):
                 exchange.operation = operation
-            case OtherMethod(allowed) if not self._policies.table.forwards(method, raw_path):
+            case operations.WrongMethod(allowed) if not self._policies.table.forwards(method, raw_path):
                 raise WrongMethod(headers={"Allow": ", ".join(allowed)})
-            case NoSuchPath() if not self._policies.table.forwards(method, raw_path):
+            case operations.UnknownPath() if not self._policies.table.forwards(method, raw_path):
                 raise UnknownPath
             case _:
                 exchange.is_forwarded = True

@@ -14,7 +14,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -72,9 +72,9 @@ class Observers:
 class _Sent:
     """How a reply left."""
 
-    body_bytes: int = 0
-    is_complete: bool = True
     code: str = ""
+    body_bytes: int = 0
+    is_complete: bool = False
 
 
 class Ingress:
@@ -114,7 +114,7 @@ class Ingress:
 
     def server(self) -> web.Server:
         """Return the protocol factory to listen with."""
-        return _Server(self._handle, self._refuse_unreadable)
+        return _Server(self._handle, self._refuse)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         inbound = Inbound(
@@ -134,25 +134,28 @@ class Ingress:
         )
         self._in_flight += 1
         self._idle.clear()
-        code = ""
         try:
+            reply, code = await self._reply(raw, exchange)
+            sent = _Sent(code=code)
             try:
-                exchange.inbound = replace(inbound, body=await self._receive(raw))
-                reply = await self._answer(exchange)
-            except GatewayError as error:
-                code = error.code
-                reply = problem_reply(error, exchange.correlation_id)
-            except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
-                code = Internal.code
-                reply = problem_reply(Internal(), exchange.correlation_id)
-                self._observers.on_defect(defect)
-            response, sent = await self._send(raw, reply)
+                return await self._send(raw, reply, sent)
+            finally:
+                self._observers.on_record(self._record(exchange, reply, sent))
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
-        self._observers.on_record(self._record(exchange, reply, sent, code))
-        return response
+
+    async def _reply(self, raw: web.BaseRequest, exchange: Exchange) -> tuple[Reply, str]:
+        """Return the reply, and the code of the problem if it is one."""
+        try:
+            exchange.inbound = replace(exchange.inbound, body=await self._receive(raw))
+            return await self._answer(exchange), ""
+        except GatewayError as error:
+            return problem_reply(error, exchange.correlation_id), error.code
+        except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
+            self._observers.on_defect(defect)
+            return problem_reply(Internal(), exchange.correlation_id), Internal.code
 
     async def _receive(self, raw: web.BaseRequest) -> bytes:
         if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
@@ -184,8 +187,7 @@ class Ingress:
         except (web.RequestPayloadError, OSError):
             raise BodyTorn from None
 
-    async def _send(self, raw: web.BaseRequest, reply: Reply) -> tuple[web.StreamResponse, _Sent]:
-        sent = _Sent()
+    async def _send(self, raw: web.BaseRequest, reply: Reply, sent: _Sent) -> web.StreamResponse:
         if isinstance(raw, _Request):
             raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
         response: web.StreamResponse
@@ -197,34 +199,44 @@ class Ingress:
             response.force_close()
         try:
             await response.prepare(raw)
-            if reply.rest is not None:
-                await response.write(reply.body)
+            if reply.rest is None:
                 sent.body_bytes = len(reply.body)
-                async for part in reply.rest:
-                    await response.write(part)
-                    sent.body_bytes += len(part)
             else:
-                sent.body_bytes = len(reply.body)
+                await self._stream(response, reply.body, reply.rest, sent)
             await response.write_eof()
+            sent.is_complete = True
         except GatewayError as error:
             # The status has left already: the only honest thing is that the caller sees a torn body.
-            sent.is_complete, sent.code = False, error.code
+            sent.code = error.code
             if raw.transport is not None:
                 raw.transport.abort()
         except ConnectionError:
-            sent.is_complete = False
+            pass  # the caller has left, and the record says so
         finally:
             await reply.discard()
-        return response, sent
+        return response
 
-    def _record(self, exchange: Exchange, reply: Reply, sent: _Sent, code: str) -> Record:
+    async def _stream(
+        self,
+        response: web.StreamResponse,
+        first: bytes,
+        rest: AsyncIterator[bytes],
+        sent: _Sent,
+    ) -> None:
+        await response.write(first)
+        sent.body_bytes = len(first)
+        async for part in rest:
+            await response.write(part)
+            sent.body_bytes += len(part)
+
+    def _record(self, exchange: Exchange, reply: Reply, sent: _Sent) -> Record:
         return Record(
             operation=exchange.operation_name,
             caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
             policy=exchange.policy.name if exchange.policy is not None else "",
             method=exchange.inbound.method if exchange.operation_name != UNKNOWN else UNKNOWN,
             status=reply.status,
-            code=code or sent.code,
+            code=sent.code,
             correlation_id=exchange.correlation_id,
             trace_id=well_formed(reply.headers.get(_TRACE_ID, "")),
             duration_s=self._observers.now() - exchange.started_at,
@@ -237,13 +249,17 @@ class Ingress:
             is_complete=sent.is_complete,
         )
 
-    def _refuse_unreadable(self) -> web.Response:
-        """Answer what is not HTTP: fixed words, and nothing of what came."""
-        now = self._observers.now()
+    def _refuse(self, error: GatewayError) -> web.Response:
+        """Answer where there is no request to speak of: fixed words, and nothing of what came."""
         inbound = Inbound(method=UNKNOWN, raw_target="", headers=CIMultiDict(), raw_headers=(), body=b"")
-        exchange = Exchange(inbound=inbound, correlation_id=self._observers.new_id(), started_at=now)
-        reply = problem_reply(NotHttp(), exchange.correlation_id)
-        self._observers.on_record(self._record(exchange, reply, _Sent(len(reply.body)), NotHttp.code))
+        exchange = Exchange(
+            inbound=inbound,
+            correlation_id=self._observers.new_id(),
+            started_at=self._observers.now(),
+        )
+        reply = problem_reply(error, exchange.correlation_id)
+        sent = _Sent(code=error.code, body_bytes=len(reply.body), is_complete=True)
+        self._observers.on_record(self._record(exchange, reply, sent))
         response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
         response.force_close()
         return response
@@ -298,7 +314,7 @@ class _Handler(RequestHandler):
 
     __slots__ = ("_refuse",)
 
-    def __init__(self, manager: web.Server, refuse: Callable[[], web.Response]) -> None:
+    def __init__(self, manager: web.Server, refuse: Callable[[GatewayError], web.Response]) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -310,13 +326,16 @@ class _Handler(RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
-        status: int = 500,  # noqa: ARG002
-        exc: BaseException | None = None,  # noqa: ARG002
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """Answer with fixed words; aiohttp's own quote the line that it could not read."""
-        return self._refuse()
+        if request.writer.output_size > 0:
+            raise ConnectionError("a reply has begun: there is no place for another")
+        is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return self._refuse(Internal() if is_ours else NotHttp())
 
 
 class _Server(web.Server):
@@ -325,7 +344,7 @@ class _Server(web.Server):
     def __init__(
         self,
         handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        refuse: Callable[[], web.Response],
+        refuse: Callable[[GatewayError], web.Response],
     ) -> None:
         super().__init__(handle, request_factory=_Request.of)
         self._refuse = refuse
