@@ -6,10 +6,12 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs lock bench clean
+.PHONY: help setup demo test lint format docs lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Set up .venv, and nothing else
 
 demo: $(STAMP) ## Run the story: Valkey, simulator, gateway and a day's work (ARGS=--once to end it)
 	@$(BIN)/eligibility-gateway demo $(ARGS)

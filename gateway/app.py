@@ -41,8 +41,15 @@ from gateway.token.step import FetchResult, Sources, TokenKeeper, TokenNotIssued
 from gateway.token.store import TokenStore
 
 VERSION: Final = importlib.metadata.version("eligibility-gateway")
+_NO_TOKEN_ENDPOINT: Final = frozenset({404, 405, 410})
 _START_PATIENCE_S: Final = 3.0  # for what is started at the same moment as we are
 _RETRY_S: Final = 0.25
+_REDIS_TROUBLE: Final = {
+    "answer": "something there that is no Redis",
+    "loading": "a Redis that is still loading its data",
+    "refused": "a Redis that refuses the user or the password",
+    "timeout": "nothing there that answers in time (a rediss:// URL needs a Redis with TLS)",
+}
 _BACKLOG: Final = 4096
 _SPARE_DESCRIPTORS: Final = 256
 _CLEANUP_S: Final = 0.5
@@ -83,6 +90,7 @@ async def _serve(settings: Settings, log: Log) -> int:
     stopping, hurrying = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _next_of, stopping, hurrying)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _say_that_nothing_is_reloaded, log)
     async with open_gateway(settings, log) as gateway:
         _spare_the_garbage_collector()
         await stopping.wait()
@@ -126,8 +134,8 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
             is_ready=lambda: not ingress.is_draining,
             policies=lambda: describe(policies),
         )
-        admin = await _listen(stack, _admin_runner(view), settings.admin_listen)
-        traffic = await _listen(stack, _traffic_runner(ingress), settings.listen)
+        admin = await _listen(stack, _admin_runner(view), "admin_listen", settings.admin_listen)
+        traffic = await _listen(stack, _traffic_runner(ingress), "listen", settings.listen)
         for notice in policies.notices:
             log.warning("notice", notice=notice)
         log.info(
@@ -175,9 +183,9 @@ async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Stor
             await store.ping()
         except StoreUnavailable as error:
             if time.monotonic() > give_up_at:
+                found = _REDIS_TROUBLE.get(str(error), "no Redis that answers there")
                 raise StartError(
-                    f"{variable('redis_url')}: found no Redis that answers there ({error}), expected a reachable "
-                    "Redis or Valkey, or 'embedded'",
+                    f"{variable('redis_url')}: found {found}, expected a Redis or Valkey, or 'embedded'",
                 ) from error
             await asyncio.sleep(_RETRY_S)
         else:
@@ -216,11 +224,17 @@ async def _first_token(keeper: TokenKeeper, settings: Settings, log: Log) -> Non
             answer = error.answer
             if answer.cause is Cause.REFUSED:
                 raise StartError(
-                    f"{variable('upstream_client_id')}: found credentials that the token endpoint of "
-                    f"{variable('upstream_url')} refuses, expected those that Optum issued for this environment",
+                    f"{variable('upstream_client_id')}, {variable('upstream_client_secret')}: found credentials that "
+                    f"the token endpoint of {variable('upstream_url')} refuses, expected those that Optum issued for "
+                    "this environment",
+                ) from error
+            if answer.status in _NO_TOKEN_ENDPOINT:
+                raise StartError(
+                    f"{variable('upstream_url')}: found no token endpoint at {settings.upstream_url}{TOKEN_PATH} (it "
+                    f"answers {answer.status}), expected the API's address",
                 ) from error
             if answer.is_reachable:
-                log.warning("no token yet", reason="the token endpoint answers with an error")
+                log.warning("no token yet", reason="the token endpoint gives none", status=answer.status)
                 return
             if time.monotonic() > give_up_at:
                 raise StartError(
@@ -251,6 +265,8 @@ def _affordable(wanted: int, log: Log) -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     affordable = (hard - _SPARE_DESCRIPTORS) // 2 if hard != resource.RLIM_INFINITY else wanted
+    if affordable < 1:
+        raise StartError(f"found a limit of {hard} open files, expected more than {_SPARE_DESCRIPTORS + 2} (ulimit -n)")
     if affordable < wanted:
         log.warning("notice", notice=f"{variable('max_in_flight')} is {affordable}: the limit of open files is {hard}")
     return min(wanted, affordable)
@@ -265,7 +281,7 @@ def _traffic_runner(ingress: Ingress) -> web.ServerRunner:
     return web.ServerRunner(ingress.server(), shutdown_timeout=_CLEANUP_S)
 
 
-async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, address: Address) -> web.TCPSite:
+async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, name: str, address: Address) -> web.TCPSite:
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
@@ -273,7 +289,8 @@ async def _listen(stack: AsyncExitStack, runner: web.BaseRunner, address: Addres
         await site.start()
     except OSError as error:
         raise StartError(
-            f"found {address} taken or not allowed ({os.strerror(error.errno or 0)}), expected an address to listen on",
+            f"{variable(name)}: found {address} taken or not allowed ({os.strerror(error.errno or 0)}), "
+            "expected an address to listen on",
         ) from error
     return site
 
@@ -296,7 +313,11 @@ def _spare_the_garbage_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 10, 10)
+
+
+def _say_that_nothing_is_reloaded(log: Log) -> None:
+    log.warning("notice", notice="SIGHUP reloads nothing: policies are read at start, restart to change them")
 
 
 def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:

@@ -1,8 +1,10 @@
 """The command line: parse, call, print; no logic."""
 
+import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Sized
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -41,9 +43,32 @@ PoliciesOption = Annotated[
 ]
 
 
+def _address(value: str) -> Address:
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"found '{value}', expected {error}") from None
+
+
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        print(f"eligibility-gateway {importlib.metadata.version('eligibility-gateway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -72,7 +97,7 @@ def serve() -> None:
 def simulate(
     listen: Annotated[
         Address,
-        typer.Option(parser=parse_address, metavar="HOST:PORT", help="Where to listen; port 0 lets the system choose."),
+        typer.Option(parser=_address, metavar="HOST:PORT", help="Where to listen; port 0 lets the system choose."),
     ] = _SIMULATOR_ADDRESS,
     speed: Annotated[float, typer.Option(min=0.001, help="60 makes a simulated minute take a second.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed draws the same latencies.")] = 0,
@@ -140,7 +165,8 @@ def check(
     found = _load(policies)
     for notice in found.notices:
         print(f"notice: {notice}", file=sys.stderr)
-    print(f"{policies}: {len(found.policies)} policies and {len(found.callers)} callers, no problem")
+    counted = f"{_count(found.policies, 'policy', 'policies')}, {_count(found.callers, 'caller', 'callers')}"
+    print(f"{policies}: {counted}, no problem")
 
 
 class Format(StrEnum):
@@ -178,6 +204,10 @@ def _load(directory: Path) -> PolicySet:
         return load(directory)
     except PolicyFilesError as error:
         _fail(*(str(problem) for problem in error.problems))
+
+
+def _count(things: Sized, one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
 
 
 def _as_json(explanation: Explanation) -> dict[str, object]:

@@ -59,7 +59,7 @@ class EmbeddedValkey:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours to answer: it must not end the server while we drain
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - started before any thread
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - started before any thread
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _listens(self._socket):
@@ -100,7 +100,8 @@ def _server_path() -> Path:
     return Path(get_binary_path())
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a child calls before it becomes another program, so that the kernel kills it when we die."""
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):

@@ -153,6 +153,16 @@ class BodyTooSlow(CallerError):
     hint = "Send the whole body without a pause; GATEWAY_BODY_TIMEOUT_S is the limit."
 
 
+class CallerStalled(CallerError):
+    """The caller takes nothing of its reply any more; nobody is told but the log."""
+
+    code = "caller_stalled"
+    status = 408
+    title = "The reply was not read in time."
+    hint = "Read the reply without a pause of more than 30 s; the transaction may exist upstream."
+    retry_safe = False
+
+
 class BodyTorn(CallerError):
     """The body ended before it was complete, or its framing was broken."""
 
@@ -207,6 +217,17 @@ class Internal(GatewayError):
     status = 500
     title = "The gateway failed."
     hint = "Tell the operators the correlation id; whether the request took effect upstream is not known."
+    source = Source.GATEWAY
+    retry_safe = False
+
+
+class Stopped(GatewayError):
+    """The process ended before the answer came; nobody is told but the log."""
+
+    code = "stopped"
+    status = 503
+    title = "The gateway was stopped."
+    hint = "The transaction may exist upstream: look it up by the correlation id before you submit again."
     source = Source.GATEWAY
     retry_safe = False
 

@@ -15,9 +15,8 @@ from typing import Final, Protocol
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.operations import Operation
-from gateway.policy.model import Caller, Policy
+from gateway.policy.model import FORWARDED, Caller, Policy
 
-FORWARDED: Final = "forwarded"
 UNKNOWN: Final = "unknown"
 
 Headers = CIMultiDict[str]

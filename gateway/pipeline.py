@@ -1,9 +1,10 @@
 """The spine: one request, top to bottom.
 
-http/ingress   accepts what is unambiguous, reads the body, and makes an Inbound
-operations     says which of the nine operations it is
+http/ingress   accepts what is unambiguous and makes an Inbound
 callers        says who asks
+operations     says which of the nine operations it is
 policy         says what governs: no policy, no passage
+http/ingress   reads the body, of those who may ask
 headers        what goes upstream: the policy's, and nothing forged
 token          a good token, and once more with another if the upstream refuses it
 http/upstream  the call itself
@@ -50,11 +51,14 @@ class Pipeline:
         self._callers = Callers(policies.callers)
         self._forward = _chain(steps.in_order(), steps.upstream)
 
-    async def __call__(self, exchange: Exchange) -> Reply:
-        """Return the upstream's answer as the policy lets it pass. Raises GatewayError for every refusal."""
-        self._recognise(exchange)
+    def admit(self, exchange: Exchange) -> None:
+        """Say who asks for what, and what governs it; the head alone decides. Raises GatewayError for a refusal."""
         self._identify(exchange)
+        self._recognise(exchange)
         self._govern(exchange)
+
+    async def answer(self, exchange: Exchange) -> Reply:
+        """Return the upstream's answer as the policy lets it pass. Raises GatewayError where there is none."""
         inbound = exchange.inbound
         outbound = Outbound(
             method=inbound.method,
@@ -63,6 +67,14 @@ class Pipeline:
             body=inbound.body,
         )
         return await self._forward(exchange, outbound)
+
+    def _identify(self, exchange: Exchange) -> None:
+        headers = exchange.inbound.headers
+        match self._callers.identify(headers.getall("Authorization", ()), headers.getall("x-api-key", ())):
+            case Identified(caller):
+                exchange.caller = caller
+            case NotIdentified():
+                raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
 
     def _recognise(self, exchange: Exchange) -> None:
         method, raw_path = exchange.inbound.method, exchange.inbound.raw_path
@@ -75,14 +87,6 @@ class Pipeline:
                 raise UnknownPath
             case _:
                 exchange.is_forwarded = True
-
-    def _identify(self, exchange: Exchange) -> None:
-        headers = exchange.inbound.headers
-        match self._callers.identify(headers.getall("Authorization", ()), headers.getall("x-api-key", ())):
-            case Identified(caller):
-                exchange.caller = caller
-            case NotIdentified():
-                raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
 
     def _govern(self, exchange: Exchange) -> None:
         name = exchange.operation.name if exchange.operation is not None else None

@@ -22,7 +22,14 @@ from gateway.sealing import Key, KeyRingError, parse_ring
 PREFIX: Final = "GATEWAY_"
 FILE_SUFFIX: Final = "_FILE"
 EMBEDDED: Final = "embedded"
-_NOT_SHOWN: Final = frozenset({"redis_url", "upstream_url", "upstream_client_id", "upstream_client_secret", "keys"})
+_NOT_SHOWN: Final = frozenset({"redis_url", "upstream_client_id", "upstream_client_secret", "keys"})
+_EXPECTED: Final = {
+    "bool_parsing": "true or false",
+    "float_parsing": "seconds such as 10 or 0.5",
+    "int_parsing": "a whole number",
+}
+_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"})
+_SHOWN_CHARS: Final = 60
 _PORT_MAX: Final = 65535
 
 
@@ -56,6 +63,7 @@ def parse_address(value: str) -> Address:
 def _upstream_url(value: str) -> str:
     try:
         parts = urlsplit(value)
+        (parts.hostname or "").encode("idna")
         netloc = parts.netloc.lower()
         is_plain = netloc in {parts.hostname, f"{parts.hostname}:{parts.port}", f"[{parts.hostname}]"} or (
             netloc == f"[{parts.hostname}]:{parts.port}"
@@ -65,6 +73,14 @@ def _upstream_url(value: str) -> str:
     if not is_plain or parts.scheme not in {"http", "https"} or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("https://HOST[:PORT] without credentials, path, query or fragment")
     return value.rstrip("/")
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    scheme, separator, _ = url.partition("://")
+    if url != EMBEDDED and (not separator or scheme not in _REDIS_SCHEMES):
+        raise ValueError(f"'{EMBEDDED}', or a URL of one of these schemes: {', '.join(sorted(_REDIS_SCHEMES))}")
+    return value
 
 
 def _ring(value: object) -> object:
@@ -90,7 +106,7 @@ class Settings(BaseModel):
         description="Where Prometheus, Kubernetes and operators come in: HOST:PORT.",
     )
     policies: Path = Field(default=Path("policies"), description="The directory of policy files.")
-    redis_url: SecretStr = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         description="`embedded` for the bundled Valkey, or the URL of a Redis: `redis://`, `rediss://`, `unix://`, "
         "`redis+sentinel://` or `redis+cluster://`.",
     )
@@ -156,10 +172,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
+        told = {line.partition(":")[0].removesuffix(FILE_SUFFIX) for line in problems}
         problems += [
-            _problem(str(details["loc"][0]), details, values)
+            _problem(field, details, values)
             for details in error.errors(include_url=False)
-            if f"{variable(str(details['loc'][0]))}{FILE_SUFFIX}" not in {line.partition(":")[0] for line in problems}
+            if variable(field := str(details["loc"][0])) not in told or field in values
         ]
         raise SettingsError(sorted(set(problems))) from None
     if problems:
@@ -179,28 +196,37 @@ def _values(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         file = environment.get(name + FILE_SUFFIX)
         if name in environment and file is not None:
             problems.append(f"{name}: found beside {name}{FILE_SUFFIX}, expected one of them")
-        if name in environment:
+        if name in environment and not _is_text(environment[name]):
+            problems.append(f"{name}: found bytes that are not UTF-8, expected text")
+        elif name in environment:
             values[field] = environment[name]
         elif file is not None:
             try:
                 values[field] = Path(file).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError):
-                problems.append(f"{name}{FILE_SUFFIX}: found a file that cannot be read, expected the setting in it")
+            except OSError as error:
+                problems.append(f"{name}{FILE_SUFFIX}: found {file!r} ({error.strerror}), expected a file to read")
+            except (UnicodeDecodeError, ValueError):
+                problems.append(f"{name}{FILE_SUFFIX}: found {file!r}, which is no text in UTF-8, expected one")
     return values, problems
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _problem(field: str, details: ErrorDetails, values: Mapping[str, str]) -> str:
     value = values.get(field)
-    found = "nothing" if not value else "a value that is not shown" if field in _NOT_SHOWN else f"'{value:.60}'"
-    expected = str(details.get("ctx", {}).get("error", "")) or _expected(field, details["msg"])
-    return f"{variable(field)}: found {found}, expected {expected}"
+    is_hidden = field in _NOT_SHOWN or (value is not None and "@" in value)
+    found = "nothing" if not value else "a value that is not shown" if is_hidden else f"{value[:_SHOWN_CHARS]!r}"
+    stated = str(details.get("ctx", {}).get("error", "")) or _EXPECTED.get(details["type"], "")
+    return f"{variable(field)}: found {found}, expected {(value and stated) or _expected(field, details, value)}"
 
 
-def _expected(field: str, message: str) -> str:
-    if message == "Field required":
+def _expected(field: str, details: ErrorDetails, value: str | None) -> str:
+    if not value:
         description = (Settings.model_fields[field].description or "a value").rstrip(".")
         return description.removeprefix("The ").removeprefix("the ")
-    return message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return details["msg"].removeprefix("Input should be ")
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:

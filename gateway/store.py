@@ -94,8 +94,8 @@ class Store:
         try:
             async with asyncio.timeout(4 * TIMEOUT_S):  # a first connection, perhaps with TLS and AUTH
                 await self._client.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(type(error).__name__) from error
+        except Exception as error:  # redis-py raises more than its own errors, of a cluster for instance
+            raise StoreUnavailable(_reason(error)) from error
 
     async def close(self) -> None:
         """Close the connections; calls that are still under way end in StoreUnavailable."""
@@ -113,8 +113,10 @@ class Store:
 
     def _landed(self, calls: Sequence[_Call], flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
-        if flight.cancelled():  # perhaps before it began: whoever waits must still be told
-            self._settle(calls, [StoreUnavailable("closed")] * len(calls))
+        # Perhaps before it began, perhaps because redis-py could not read an answer: whoever waits is told.
+        reason = "closed" if flight.cancelled() else "answer" if flight.exception() is not None else ""
+        if reason:
+            self._settle(calls, [StoreUnavailable(reason)] * len(calls))
 
     async def _fly(self, calls: Sequence[_Call]) -> None:
         try:
@@ -177,9 +179,9 @@ def connect(url: str) -> Client:
                     f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel or "
                     "redis+cluster",
                 )
-    except ValueError as error:
-        if isinstance(error, StoreUrlError):
-            raise
+    except StoreUrlError:
+        raise
+    except Exception:  # noqa: BLE001 - an option that redis-py does not know is a TypeError, and so on
         raise StoreUrlError("the URL cannot be read, expected for instance redis://host:6379/0") from None
 
 

@@ -1,5 +1,6 @@
 """The command line as users meet it: help that teaches, exit codes that mean something, one line a problem."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_the_shipped_policies_have_no_problem() -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "policies: 3 policies and 1 callers, no problem\n"
+    assert done.stdout == "policies: 3 policies, 1 caller, no problem\n"
 
 
 def test_check_reports_every_problem_of_every_file_and_exits_with_2(tmp_path: Path) -> None:
@@ -104,7 +105,13 @@ def test_the_simulator_says_in_one_sentence_where_it_cannot_listen(listen: str) 
     done = run("simulate", "--listen", listen)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "--listen" in done.stderr or "listen" in done.stderr
+    assert "--listen" in done.stderr
+    assert "found" in done.stderr
+    assert "expected" in done.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version").stdout == f"eligibility-gateway {importlib.metadata.version('eligibility-gateway')}\n"
 
 
 def test_completion_is_there_for_the_asking() -> None:

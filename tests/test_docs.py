@@ -15,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gateway.policy.files import load
+from gateway.sealing import parse_ring
 from gateway.simulator.faults import Kind
 from gateway.simulator.payers import PAYERS
 from tests.running import ROOT
@@ -61,7 +62,9 @@ def test_the_simulators_page_names_every_payer_and_every_fault() -> None:
 def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
     policy, callers = blocks(ROOT / "docs" / "policies.md", "yaml")
     (tmp_path / "shown.yaml").write_text(policy)
-    (tmp_path / "callers.yaml").write_text(callers.replace("  anonymous: {}\n", "  billing: {}\n  anonymous: {}\n"))
+    (tmp_path / "callers.yaml").write_text(
+        callers.replace("  anonymous: {}\n", f"  billing: {{secret_sha256: '{'0' * 64}'}}\n  anonymous: {{}}\n")
+    )
     load(tmp_path)
     shown = YAML(typ="safe", pure=True).load(policy)
     assert set(shown) == {"match", "timeout", "headers", "token"}
@@ -137,8 +140,19 @@ def test_every_command_of_the_readme_runs() -> None:
     ]
 
 
+def test_every_command_of_the_simulators_page_runs() -> None:
+    port = str(free_port())
+    environment = dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    scripts = [replaced(script, {"8081": port}) for script in blocks(ROOT / "docs" / "simulator.md", "sh")]
+    simulate, ask, fault = scripts
+    with background(simulate, environment, "listening"):
+        assert json.loads(succeeded(ask, environment)) == {"status": "ok"}
+        (left,) = json.loads(succeeded(fault, environment))
+    assert left["times"] == 2
+
+
 def replaced(script: str, ports: dict[str, str]) -> str:
-    script = SUBSTITUTES.get(script.strip(), script).replace(".venv/bin/eligibility-gateway", "eligibility-gateway")
+    script = SUBSTITUTES.get(script.strip(), script)
     for shown, free in ports.items():
         script = script.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{free}")
     return script
@@ -166,7 +180,5 @@ def test_the_command_that_makes_a_secret_makes_its_digest() -> None:
 
 
 def test_the_command_that_makes_a_key_makes_one_that_is_accepted() -> None:
-    from gateway.sealing import parse_ring  # noqa: PLC0415
-
     (script,) = blocks(ROOT / "docs" / "configuration.md", "sh")
     assert parse_ring(succeeded(script, dict(os.environ)).strip())[0].kid == "2026-11"

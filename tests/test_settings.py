@@ -124,11 +124,15 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         "GATEWAY_LOG_LEVEL: found 'loud'",
         "GATEWAY_MAX_BODY_BYTES: found 'many'",
         "GATEWAY_MAX_IN_FLIGHT: found '0'",
-        "GATEWAY_POLICIES_FILE: found a file that cannot be read",
+        f"GATEWAY_POLICIES_FILE: found '{tmp_path}/nowhere' (No such file or directory)",
         "GATEWAY_UPSTREAM_CLIENT_ID: found nothing",
         "GATEWAY_UPSTREAM_CLIENT_SECRET: found nothing",
-        "GATEWAY_UPSTREAM_URL: found a value that is not shown",
+        "GATEWAY_UPSTREAM_URL: found 'ftp://upstream.example'",
     ]
+
+
+ORIGIN = "https://HOST[:PORT] without credentials, path, query or fragment"
+REDIS = "'embedded', or a URL of one of these schemes: redis, redis+cluster, redis+sentinel, rediss, unix"
 
 
 @pytest.mark.parametrize(
@@ -137,15 +141,74 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("GATEWAY_LISTEN", "8080", "HOST:PORT such as 127.0.0.1:8080"),
         ("GATEWAY_LOG_LEVEL", "INFO", "'debug', 'info', 'warning' or 'error'"),
         ("GATEWAY_MAX_IN_FLIGHT", "0", "greater than or equal to 1"),
-        ("GATEWAY_UPSTREAM_URL", "x", "https://HOST[:PORT] without credentials, path, query or fragment"),
-        ("GATEWAY_UPSTREAM_CLIENT_SECRET", "", "at least 1"),
+        ("GATEWAY_MAX_IN_FLIGHT", "many", "a whole number"),
+        ("GATEWAY_MAX_IN_FLIGHT", "1.5", "a whole number"),
+        ("GATEWAY_MAX_BODY_BYTES", "1 MB", "a whole number"),
+        ("GATEWAY_BODY_TIMEOUT_S", "10s", "seconds such as 10 or 0.5"),
+        ("GATEWAY_BODY_TIMEOUT_S", "0", "greater than 0"),
+        ("GATEWAY_BODY_TIMEOUT_S", "nan", "a finite number"),
+        ("GATEWAY_DRAIN_TIMEOUT_S", "2m", "seconds such as 10 or 0.5"),
+        ("GATEWAY_ALLOW_PUBLIC_ANONYMOUS", "perhaps", "true or false"),
+        ("GATEWAY_UPSTREAM_URL", "x", ORIGIN),
+        ("GATEWAY_UPSTREAM_URL", "https://upstream.example/v1?a=b", ORIGIN),
     ],
 )
-def test_a_problem_says_what_is_expected(name: str, value: str, expected: str) -> None:
-    (told,) = problems(GOOD | {name: value})
+def test_a_problem_says_what_was_found_and_what_is_expected(name: str, value: str, expected: str) -> None:
+    assert problems(GOOD | {name: value}) == (f"{name}: found '{value}', expected {expected}",)
 
-    assert told.startswith(f"{name}: found ")
-    assert expected in told.partition(", expected ")[2]
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GATEWAY_REDIS_URL", "http://redis", REDIS),
+        ("GATEWAY_REDIS_URL", "redis:6379", REDIS),
+        ("GATEWAY_REDIS_URL", "redis", REDIS),
+        ("GATEWAY_REDIS_URL", "Embedded", REDIS),
+        ("GATEWAY_UPSTREAM_URL", "https://user:pass@upstream.example", ORIGIN),
+        ("GATEWAY_UPSTREAM_URL", "https://upstream.example/@", ORIGIN),
+        ("GATEWAY_LISTEN", "user@host", "HOST:PORT such as 127.0.0.1:8080"),
+        (
+            "GATEWAY_KEYS",
+            "a",
+            "kid:base64[,kid:base64] of 32-byte keys "
+            "(entry 1 is not kid:base64 (a kid: letters, digits, . _ -, at most 32))",
+        ),
+    ],
+)
+def test_what_may_be_a_secret_is_not_shown_and_what_is_expected_is(name: str, value: str, expected: str) -> None:
+    assert problems(GOOD | {name: value}) == (f"{name}: found a value that is not shown, expected {expected}",)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"])
+def test_each_scheme_of_a_redis_is_read(scheme: str) -> None:
+    url = f"{scheme}://somewhere"
+
+    assert read_settings(GOOD | {"GATEWAY_REDIS_URL": url}).redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    "field",
+    [name for name in Settings.model_fields if name != "policies"],
+)
+def test_where_nothing_stands_the_expectation_is_what_the_setting_is(field: str) -> None:
+    description = (Settings.model_fields[field].description or "").removeprefix("The ").removesuffix(".")
+
+    assert problems(GOOD | {variable(field): ""}) == (f"{variable(field)}: found nothing, expected {description}",)
+
+
+def test_what_is_missing_is_told_with_what_it_is() -> None:
+    environment = {name: value for name, value in GOOD.items() if name != "GATEWAY_UPSTREAM_URL"}
+
+    assert problems(environment) == (
+        "GATEWAY_UPSTREAM_URL: found nothing, "
+        "expected API's address without a path, such as `https://sandbox-apigw.optum.com`",
+    )
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    assert problems(GOOD | {"GATEWAY_UPSTREAM_URL": "x" * 100}) == (
+        f"GATEWAY_UPSTREAM_URL: found '{'x' * 60}', expected {ORIGIN}",
+    )
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_UPSTREAM_URI", "GATEWAY_", "GATEWAY_listen", "GATEWAY_KEYS_FILE_FILE"])
@@ -183,11 +246,30 @@ def test_a_file_that_cannot_be_read_is_one_problem_and_not_two(
     tmp_path: Path,
 ) -> None:
     path = {"missing": str(tmp_path / "nowhere"), "directory": str(tmp_path), "not utf-8": file(b"\xff\xfe")}[kind]
+    told = {
+        "missing": f"found '{path}' (No such file or directory), expected a file to read",
+        "directory": f"found '{path}' (Is a directory), expected a file to read",
+        "not utf-8": f"found '{path}', which is no text in UTF-8, expected one",
+    }[kind]
     environment = {key: value for key, value in GOOD.items() if key != name}
 
-    assert problems(environment | {f"{name}_FILE": path}) == (
-        f"{name}_FILE: found a file that cannot be read, expected the setting in it",
-    )
+    assert problems(environment | {f"{name}_FILE": path}) == (f"{name}_FILE: {told}",)
+
+
+@pytest.mark.parametrize("name", [variable(field) for field in Settings.model_fields])
+@pytest.mark.parametrize("value", ["\udcff", "h1dden\ud800", "\udfffh1dden"])
+def test_a_value_that_is_no_text_is_one_problem_and_not_shown(name: str, value: str) -> None:
+    assert problems(GOOD | {name: value}) == (f"{name}: found bytes that are not UTF-8, expected text",)
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_what_is_wrong_in_a_file_is_told_by_the_name_of_the_setting(
+    name: str, file: Callable[[str | bytes], str]
+) -> None:
+    environment = {key: value for key, value in GOOD.items() if key != name}
+
+    (told,) = problems(environment | {f"{name}_FILE": file("\n")})
+    assert told.startswith(f"{name}: found nothing, expected ")
 
 
 def test_an_empty_file_is_as_good_as_an_empty_value(file: Callable[[str | bytes], str]) -> None:
@@ -287,7 +369,6 @@ def test_the_upstream_is_an_origin(url: str, read_as: str) -> None:
     "url",
     [
         *(
-            "",
             "upstream.example",
             "//upstream.example",
             "ftp://upstream.example",
@@ -302,15 +383,15 @@ def test_the_upstream_is_an_origin(url: str, read_as: str) -> None:
     ],
 )
 def test_anything_else_is_no_upstream(url: str) -> None:
-    (told,) = problems(GOOD | {"GATEWAY_UPSTREAM_URL": url})
+    found = "a value that is not shown" if "@" in url else f"'{url}'"
 
-    assert told.startswith("GATEWAY_UPSTREAM_URL: found ")
-    assert told.endswith("expected https://HOST[:PORT] without credentials, path, query or fragment")
+    assert problems(GOOD | {"GATEWAY_UPSTREAM_URL": url}) == (
+        f"GATEWAY_UPSTREAM_URL: found {found}, expected {ORIGIN}",
+    )
 
 
 HIDDEN = [
     "GATEWAY_REDIS_URL",
-    "GATEWAY_UPSTREAM_URL",
     "GATEWAY_UPSTREAM_CLIENT_ID",
     "GATEWAY_UPSTREAM_CLIENT_SECRET",
     "GATEWAY_KEYS",
@@ -335,6 +416,37 @@ def test_no_problem_ever_shows_a_secret(name: str, value: str) -> None:
     told = problems(GOOD | {name: value, "GATEWAY_LOG_LEVEL": "loud", "GATEWAY_UNKNOWN": "h1dden"})
 
     assert not any(secret in line for line in told for secret in ("h1dden", *SECRETS))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("https://user:h1dden@upstream.example", "https://user:h1dden@\u2100upstream.example", "h1dden@", "@h1dden"),
+        *("https://h1dden:h1dden@upstream.example", "https://h1dden@[upstream", "https://:h1dden@upstream.example:x"),
+    ],
+)
+def test_no_problem_shows_an_upstream_with_credentials(value: str) -> None:
+    told = problems(GOOD | {"GATEWAY_UPSTREAM_URL": value, "GATEWAY_LOG_LEVEL": "loud"})
+
+    assert len(told) == 2
+    assert not any(secret in line for line in told for secret in ("h1dden", *SECRETS))
+
+
+characters = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+
+
+@given(before=characters, after=characters)
+def test_whatever_has_an_at_sign_is_not_shown_as_an_upstream(before: str, after: str) -> None:
+    told = problems(GOOD | {"GATEWAY_UPSTREAM_URL": f"h1dden{before}@{after}h1dden"})
+
+    assert told == (f"GATEWAY_UPSTREAM_URL: found a value that is not shown, expected {ORIGIN}",)
+
+
+@given(characters)
+def test_whatever_is_shown_a_problem_is_one_line(value: str) -> None:
+    (told,) = problems(GOOD | {"GATEWAY_UPSTREAM_URL": f"x{value}", "GATEWAY_LOG_LEVEL": "info"})
+
+    assert told.endswith(f", expected {ORIGIN}")
 
 
 @given(st.dictionaries(st.sampled_from(HIDDEN), st.text(st.characters(exclude_characters="\x00"), min_size=6)))

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from gateway.embedded import EmbeddedValkey
+from gateway.embedded import EmbeddedValkey, die_with_parent
 
 CALLERS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -103,6 +103,7 @@ def _start(stack: ExitStack, arguments: tuple[str, ...], environment: Mapping[st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - started before any thread
         start_new_session=True,  # Ctrl-C is for the story: it ends the others in order
     )
     stack.callback(_end, process)

@@ -51,7 +51,9 @@ class Telling:
     def promise(self, text: str, *, kept: bool) -> None:
         """Tell a promise, and whether it held."""
         self.console.print(
-            f"  {'[green]kept[/green]  ' if kept else '[bold red]BROKEN[/bold red]'} {text}", highlight=False
+            f"  {'[green]kept[/green]  ' if kept else '[bold red]BROKEN[/bold red]'} {text}",
+            highlight=False,
+            soft_wrap=True,
         )
         if not kept:
             self.broken.append(text)
@@ -70,13 +72,16 @@ class Telling:
 
 def tell(console: Console, *, once: bool, speed: float) -> int:
     """Tell the story; return 0 if every promise held, else 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways to end it take the stage down in order
+    for number in (signal.SIGTERM, signal.SIGHUP):  # every way to end it takes the stage down in order
+        signal.signal(number, signal.default_int_handler)
     console.print(
         "[bold]Eligibility Gateway[/bold]: a clinic's day in front of a simulated Enhanced Eligibility API.",
         soft_wrap=True,
     )
     console.print(
-        f"A simulated minute takes {60 / speed:g} s. All patients, payers and answers are made up.", highlight=False
+        f"A simulated minute takes {60 / speed:g} s. All patients, payers and answers are made up.",
+        highlight=False,
+        soft_wrap=True,
     )
     try:
         with set_stage(speed) as stage:
@@ -193,7 +198,9 @@ async def _strangers(telling: Telling, callers: Callers) -> None:
     answers = await work
     for answer in answers:
         telling.console.print(
-            f"  {answer.status} {answer.document['code']}: {answer.document['detail']}", highlight=False
+            f"  {answer.status} {answer.document['code']}: {answer.document['detail']}",
+            highlight=False,
+            soft_wrap=True,
         )
     after = await callers.counters()
     telling.promise(
@@ -220,7 +227,8 @@ async def _discovery(telling: Telling, callers: Callers) -> None:
 
 async def _ledger(telling: Telling, callers: Callers) -> None:
     telling.scene(
-        "18:00, the books", "What the day came to, from the gateways' own metrics and the upstream's counters."
+        "18:00, the books",
+        "What the day came to, in the day's own seconds, from the gateways' metrics and the upstream's counters.",
     )
     counters = await callers.counters()
     requests = await callers.metric("eligibility_gateway_requests_total")
@@ -233,10 +241,13 @@ async def _ledger(telling: Telling, callers: Callers) -> None:
         table.add_row(caller, str(len(durations)), telling.simulated(median), telling.simulated(slowest))
     telling.console.print(Padding(table, (0, 0, 0, 1)))
     calls = sum(counters["received"].values()) - counters["received"].get("token", 0)
+    tokens = counters["tokens_issued"]
     telling.console.print(
-        f"  {requests:.0f} requests passed the gateways; {calls} calls reached the upstream with "
-        f"{counters['tokens_issued']} tokens: {calls - counters['tokens_issued']} token requests saved.",
+        f"  {requests:.0f} requests were answered. {calls} calls reached the upstream; {counters['unauthorized']} of "
+        "them met the forgotten token and were repeated.\n"
+        f"  It issued {tokens} tokens: {calls - tokens} fewer than one for each call.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

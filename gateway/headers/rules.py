@@ -9,8 +9,8 @@ Rules
 - A protected header is dropped wherever it came from, before the gateway's own value is added: dropping
   only when there is a value to add would let the forged one through on the day there is none.
 - A caller may not delete end-to-end headers by naming them in `Connection`.
-- A value whose bytes are not UTF-8 cannot be sent on as it came: inward the request is refused, outward the
-  header is dropped, for the answer is paid for.
+- A value whose bytes are not UTF-8, or are control characters, cannot be sent on as it came: inward the request
+  is refused, outward the header is dropped, for the answer is paid for.
 - Repeats of a header are spelled as its first: aiohttp would take "X-A" and "x-a" for a value and its replacement.
 - The body is framed anew on each side, so Content-Length and Transfer-Encoding never pass.
 """
@@ -25,6 +25,7 @@ from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
 
 Pairs = list[tuple[str, str]]
 
+_VISIBLE: Final = bytes(range(0x20, 0x7F)) + b"\t"
 SUBTENANT_ID: Final = "x-optum-subtenant-id"
 
 HOP_BY_HOP: Final = frozenset(
@@ -76,9 +77,7 @@ def reply_headers(upstream: Reply, correlation_id: str) -> Headers:
     passed = [
         (name.decode("ascii"), value.decode("utf-8"))
         for name, value in upstream.raw_headers
-        if (read := _as_anyone_reads(name)) not in _STOPS_OUTWARD
-        and read not in named
-        and (value.isascii() or is_utf8(value.decode("utf-8", "surrogateescape")))
+        if (read := _as_anyone_reads(name)) not in _STOPS_OUTWARD and read not in named and _can_be_sent(value)
     ]
     passed.append((CORRELATION_ID, correlation_id))
     return CIMultiDict(passed)
@@ -86,6 +85,12 @@ def reply_headers(upstream: Reply, correlation_id: str) -> Headers:
 
 def _as_anyone_reads(raw_name: bytes) -> str:
     return raw_name.lower().replace(b"_", b"-").decode("ascii")
+
+
+def _can_be_sent(value: bytes) -> bool:
+    if not value.isascii():
+        return is_utf8(value.decode("utf-8", "surrogateescape"))
+    return not value.translate(None, _VISIBLE)
 
 
 def is_utf8(value: str) -> bool:

@@ -16,8 +16,8 @@ Rules
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from http import HTTPStatus
-from typing import Final
+from http import HTTPMethod, HTTPStatus
+from typing import Final, Protocol
 
 import orjson
 from aiohttp import StreamReader, web
@@ -33,19 +33,23 @@ from gateway.errors import (
     BodyTooLarge,
     BodyTooSlow,
     BodyTorn,
+    CallerStalled,
     ExpectationUnknown,
     GatewayError,
     Internal,
     NotHttp,
     Overloaded,
+    Stopped,
 )
 from gateway.exchange import UNKNOWN, Exchange, Inbound, Record, Reply
 from gateway.headers.correlation import CORRELATION_ID, choose_correlation_id, well_formed
 from gateway.http.strict import is_unambiguous
 
+_KNOWN_METHODS: Final = frozenset(HTTPMethod)
 _TRACE_ID: Final = "x-optum-trace-id"
 _KEEP_ALIVE_S: Final = 300.0  # longer than any front proxy's: it is the proxy that should close
 _AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
+_STALL_S: Final = 30.0  # a caller that takes nothing for so long gives its place to others
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -77,16 +81,27 @@ class _Sent:
     is_complete: bool = False
 
 
+class Pipeline(Protocol):
+    """What answers requests: `admit` decides by the head alone, `answer` has the body as well."""
+
+    def admit(self, exchange: Exchange, /) -> None:
+        """Raise GatewayError for whoever may not ask."""
+
+    async def answer(self, exchange: Exchange, /) -> Reply:
+        """Return the reply. Raises GatewayError."""
+        ...
+
+
 class Ingress:
     """Serves the traffic port."""
 
     def __init__(
         self,
-        answer: Callable[[Exchange], Awaitable[Reply]],
+        pipeline: Pipeline,
         limits: Limits,
         observers: Observers,
     ) -> None:
-        self._answer = answer
+        self._pipeline = pipeline
         self._limits = limits
         self._observers = observers
         self._in_flight = 0
@@ -134,14 +149,12 @@ class Ingress:
         )
         self._in_flight += 1
         self._idle.clear()
+        reply, sent = problem_reply(Stopped(), exchange.correlation_id), _Sent(code=Stopped.code)
         try:
-            reply, code = await self._reply(raw, exchange)
-            sent = _Sent(code=code)
-            try:
-                return await self._send(raw, reply, sent)
-            finally:
-                self._observers.on_record(self._record(exchange, reply, sent))
+            reply, sent.code = await self._reply(raw, exchange)
+            return await self._send(raw, reply, sent)
         finally:
+            self._observers.on_record(self._record(exchange, reply, sent))
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
@@ -149,26 +162,28 @@ class Ingress:
     async def _reply(self, raw: web.BaseRequest, exchange: Exchange) -> tuple[Reply, str]:
         """Return the reply, and the code of the problem if it is one."""
         try:
-            exchange.inbound = replace(exchange.inbound, body=await self._receive(raw))
-            return await self._answer(exchange), ""
+            self._check(raw)
+            # Before the body: whoever may not ask is told so without being read.
+            self._pipeline.admit(exchange)
+            exchange.inbound = replace(exchange.inbound, body=await self._read_body(raw))
+            return await self._pipeline.answer(exchange), ""
         except GatewayError as error:
             return problem_reply(error, exchange.correlation_id), error.code
         except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
             self._observers.on_defect(defect)
             return problem_reply(Internal(), exchange.correlation_id), Internal.code
 
-    async def _receive(self, raw: web.BaseRequest) -> bytes:
+    def _check(self, raw: web.BaseRequest) -> None:
         if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
         if self._in_flight > self._limits.in_flight:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge
-        if "Expect" in raw.headers:
-            await _continue(raw)
-        return await self._read_body(raw)
 
     async def _read_body(self, raw: web.BaseRequest) -> bytes:
+        if "Expect" in raw.headers:
+            await _continue(raw)
         try:
             if raw.content.is_eof():
                 body = raw.content.read_nowait()
@@ -205,13 +220,13 @@ class Ingress:
                 await self._stream(response, reply.body, reply.rest, sent)
             await response.write_eof()
             sent.is_complete = True
-        except GatewayError as error:
-            # The status has left already: the only honest thing is that the caller sees a torn body.
-            sent.code = error.code
-            if raw.transport is not None:
-                raw.transport.abort()
         except ConnectionError:
             pass  # the caller has left, and the record says so
+        except (GatewayError, ValueError) as error:
+            # Nothing can be said any more: the only honest thing is that the caller sees a torn reply.
+            sent.code = error.code if isinstance(error, GatewayError) else Internal.code
+            if raw.transport is not None:
+                raw.transport.abort()
         finally:
             await reply.discard()
         return response
@@ -223,18 +238,24 @@ class Ingress:
         rest: AsyncIterator[bytes],
         sent: _Sent,
     ) -> None:
-        await response.write(first)
-        sent.body_bytes = len(first)
+        await self._write(response, first, sent)
         async for part in rest:
-            await response.write(part)
-            sent.body_bytes += len(part)
+            await self._write(response, part, sent)
+
+    async def _write(self, response: web.StreamResponse, part: bytes, sent: _Sent) -> None:
+        try:
+            async with asyncio.timeout(_STALL_S):
+                await response.write(part)
+        except TimeoutError:
+            raise CallerStalled from None
+        sent.body_bytes += len(part)
 
     def _record(self, exchange: Exchange, reply: Reply, sent: _Sent) -> Record:
         return Record(
             operation=exchange.operation_name,
             caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
             policy=exchange.policy.name if exchange.policy is not None else "",
-            method=exchange.inbound.method if exchange.operation_name != UNKNOWN else UNKNOWN,
+            method=exchange.inbound.method if exchange.inbound.method in _KNOWN_METHODS else UNKNOWN,
             status=reply.status,
             code=sent.code,
             correlation_id=exchange.correlation_id,
@@ -312,7 +333,7 @@ class _Request(web.BaseRequest):
 class _Handler(RequestHandler):
     """aiohttp's connection, but for what it says when it cannot read a request."""
 
-    __slots__ = ("_refuse",)
+    __slots__ = ("_is_over", "_refuse")
 
     def __init__(self, manager: web.Server, refuse: Callable[[GatewayError], web.Response]) -> None:
         super().__init__(
@@ -323,19 +344,31 @@ class _Handler(RequestHandler):
             keepalive_timeout=_KEEP_ALIVE_S,
         )
         self._refuse = refuse
+        self._is_over = False
 
     def handle_error(
         self,
         request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
+        exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """Answer with fixed words; aiohttp's own quote the line that it could not read."""
+        self._is_over = True
+        if exc is not None:
+            exc.__traceback__ = exc.__context__ = None  # its frames hold megabytes of what was sent
         if request.writer.output_size > 0:
             raise ConnectionError("a reply has begun: there is no place for another")
         is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return self._refuse(Internal() if is_ours else NotHttp())
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless what came before could not be read: aiohttp would parse, and keep, all the rest."""
+        if self._is_over:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        super().data_received(data)
 
 
 class _Server(web.Server):

@@ -13,10 +13,14 @@ Rules
 - An answer is read whole up to 256 KiB, then passed on as it arrives.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gateway.errors import (
@@ -40,7 +44,7 @@ _AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content
 def open_session() -> aiohttp.ClientSession:
     """Return a session that adds nothing, remembers nothing and follows nothing."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_Connector(
             limit=0,
             keepalive_timeout=_KEEP_ALIVE_S,
             ttl_dns_cache=_DNS_CACHE_S,
@@ -50,6 +54,40 @@ def open_session() -> aiohttp.ClientSession:
         trust_env=False,
         raise_for_status=False,
     )
+
+
+class _Connection(ResponseHandler):
+    """A connection that is closed when it speaks without having been asked.
+
+    Danger: aiohttp keeps what arrives on an idle connection and takes it for the answer to the next request, which
+    is another caller's. A late second answer or an idle 408 would go to somebody whom it does not concern.
+    """
+
+    is_idle = False
+
+    def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - whatever aiohttp passes
+        self.is_idle = False
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_idle:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A connector of `_Connection`s."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        super().__init__(**options)
+        kind: type[ResponseHandler] = _Connection
+        self._factory = partial(kind, loop=asyncio.get_running_loop())
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
+        if isinstance(protocol, _Connection):
+            protocol.is_idle = True
+        super()._release(key, protocol, should_close=should_close)
 
 
 class Upstream:
@@ -76,6 +114,9 @@ class Upstream:
         try:
             response = await self._request(outbound, url, limits)
             exchange.upstream_status = response.status
+            if response.status < HTTPStatus.OK:  # 101, which nobody asked for, or no status at all
+                response.close()
+                raise UpstreamBroken
             try:
                 body, is_whole = await _read_first(response)
             except BaseException:
@@ -87,7 +128,7 @@ class Upstream:
             exchange.upstream_s = self._now() - began_at
         return Reply(
             status=response.status,
-            reason=reason if (reason := response.reason or "").isascii() else "",
+            reason=reason if (reason := response.reason or "").isascii() and reason.isprintable() else "",
             headers=response.headers,
             raw_headers=response.raw_headers,
             body=body,

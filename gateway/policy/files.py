@@ -6,6 +6,7 @@ Rules
 - The digest of a secret is never repeated: somebody will one day paste the secret itself there.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from gateway.policy.match import Table, Tie, decide
+from gateway.policy.match import Route, Table, Tie, decide
 from gateway.policy.model import ANONYMOUS, ANY, Caller, CallersFile, DedupMode, Policy
 
 SUFFIXES: Final = (".yaml", ".yml")
@@ -27,7 +28,7 @@ _EXPECTED: Final = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "enum": "one of {expected}",
-    "extra_forbidden": "no such field; known here: {known}",
+    "extra_forbidden": "one of: {known}",
     "greater_than": "more than {gt}",
     "literal_error": "one of {expected}",
     "mapping_type": "a mapping",
@@ -37,6 +38,7 @@ _EXPECTED: Final = {
     "too_short": "at least {min_length} entry",
     "tuple_type": "a list",
 }
+_BEFORE_A_QUOTE: Final = re.compile(r"(?:[^'\"\n]|'(?:[^'\"\\]|\\[^'\"])')*")  # one sign may stand in quotes
 _SHOWN_CHARS: Final = 60
 _ENTRY_DEPTH: Final = 2  # callers, and an entry's name
 # What ruamel.yaml raises beside its own errors, on odd tags, dates, directives and depths.
@@ -47,7 +49,7 @@ Loc = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing to mend; `str()` is the line that users see."""
+    """One thing to mend; `str()` is what users see. Line 0: no line of a file, but all of it or a directory."""
 
     file: str
     line: int
@@ -56,8 +58,9 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
         where = f"{self.path}: " if self.path else ""
-        return f"{self.file}:{self.line}: {where}found {self.found}, expected {self.expected}"
+        return f"{place}: {where}found {self.found}, expected {self.expected}"
 
 
 class PolicyFilesError(Exception):
@@ -115,13 +118,19 @@ class PolicySet:
 def load(directory: Path) -> PolicySet:
     """Read every `*.yaml` and `*.yml` of a directory. Raises PolicyFilesError with all problems there are."""
     if not directory.is_dir():
-        raise PolicyFilesError([Problem(str(directory), 1, "", "no directory", "a directory of policy files")])
+        raise PolicyFilesError(
+            [
+                Problem(
+                    str(directory.absolute()), 0, "", "no directory", "a directory of policy files (GATEWAY_POLICIES)"
+                )
+            ]
+        )
     found = _Found()
     for path in sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()):
         found.add(path)
     # What holds across files is judged only when each file is in order: one mistake, one problem.
     table, ties = decide(found.policies.values(), found.callers.values())
-    problems = found.problems or _across(directory, found) or [_tied(tie, found) for tie in ties]
+    problems = found.problems or _across(directory, found) or [_tied(tie, found) for tie in ties] or _idle(table, found)
     if problems:
         raise PolicyFilesError(_merged(problems))
     return PolicySet(
@@ -147,15 +156,18 @@ class _Found:
         document, source, broken = _read(path)
         if broken:
             self.problems += broken
-        elif "callers" in document:
+        elif "callers" in document and "match" not in document:
             self._add_callers(document, source)
         else:
             self._add_policy(document, path.stem, source)
 
     def _add_policy(self, document: CommentedMap, name: str, source: Source) -> None:
+        if "callers" in document:
+            self.problems.append(source.problem("both `match:` and `callers:`", "one kind in a file", "callers"))
+            return
         if "name" in document:
             known = ", ".join(field for field in Policy.model_fields if field != "name")
-            self.problems.append(source.problem("an unknown field", f"no such field; known here: {known}", "name"))
+            self.problems.append(source.problem("an unknown field", f"one of: {known}", "name"))
         try:
             policy = Policy.model_validate({**document, "name": name})
         except ValidationError as error:
@@ -182,10 +194,10 @@ class _Found:
 def _across(directory: Path, found: _Found) -> list[Problem]:
     problems = []
     if not found.policies:
-        problems.append(Problem(str(directory), 1, "", "no policy file", "at least one file with `match:`"))
+        problems.append(Problem(str(directory), 0, "", "no policy file", "at least one file with `match:`"))
     if not found.callers:
-        problems.append(Problem(str(directory), 1, "", "no caller", "a file with `callers:`"))
-    problems += _shared_secrets(found)
+        problems.append(Problem(str(directory), 0, "", "no caller", "a file with `callers:`"))
+    problems += _secrets(found)
     declared = ", ".join(sorted(found.callers)) or "none is declared"
     for name, policy in found.policies.items():
         source = found.sources[name]
@@ -199,18 +211,36 @@ def _across(directory: Path, found: _Found) -> list[Problem]:
     return problems
 
 
-def _shared_secrets(found: _Found) -> list[Problem]:
+def _secrets(found: _Found) -> list[Problem]:
     problems = []
     owners: dict[str, str] = {}
     for name, caller in found.callers.items():
         place = ("callers", name, "secret_sha256")
         if name == ANONYMOUS and caller.entry.digests:
             problems.append(found.caller_sources[name].problem("a secret", "none for who is anonymous", *place))
+        if name != ANONYMOUS and not caller.entry.digests:
+            expected = "the SHA-256 of a secret: only 'anonymous' has none"
+            problems.append(found.caller_sources[name].problem("nothing", expected, *place))
         for digest in caller.entry.digests:
             if owners.setdefault(digest, name) != name:
                 expected = f"another secret than that of '{owners[digest]}': a secret names one caller"
                 problems.append(found.caller_sources[name].problem("a secret that is taken", expected, *place))
     return problems
+
+
+def _idle(table: Table, found: _Found) -> list[Problem]:
+    """Routes that no caller may use: a field without effect is a mistake."""
+    idle = {route for route, policies in table.routes if not policies}
+    return [
+        found.sources[name].problem(
+            f"'{text}', which no caller may use",
+            "a caller whose operations hold 'forwarded' or '*'",
+            *("match", "forward", index),
+        )
+        for name, policy in found.policies.items()
+        for index, text in enumerate(policy.match.forward)
+        if Route.parse(text) in idle
+    ]
 
 
 def _tied(tie: Tie, found: _Found) -> Problem:
@@ -265,6 +295,8 @@ def _in_document(details: ErrorDetails, document: CommentedMap) -> Loc:
 
 
 def _shown(details: ErrorDetails, loc: Loc) -> str:
+    if details["type"] == "value_error" and str(details["loc"][-1]) == "[key]":
+        return f"the name '{loc[-1]}'"
     # Whatever stands in the place of an entry or of a digest may be the secret itself.
     if any("secret" in str(part) for part in loc) or (loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH):
         return "a value that is not shown"
@@ -307,8 +339,7 @@ def _read(path: Path) -> tuple[CommentedMap, Source, list[Problem]]:
         document = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
-        # Not the parser's own sentence: it quotes values, and one of them may be a secret.
-        found = "a key a second time" if isinstance(error, DuplicateKeyError) else "a syntax error"
+        found = "a key a second time" if isinstance(error, DuplicateKeyError) else _said(error.problem or "")
         return empty, Source(file, {}), [Problem(file, line, "", found, "one YAML 1.2 document, each key once")]
     except UnicodeDecodeError:
         return empty, Source(file, {}), [Problem(file, 1, "", "bytes that are not UTF-8", "UTF-8 text")]
@@ -320,6 +351,13 @@ def _read(path: Path) -> tuple[CommentedMap, Source, list[Problem]]:
         found = "an empty file" if document is None else "no mapping"
         return empty, Source(file, {}), [Problem(file, 1, "", found, "a mapping with `match:` or `callers:`")]
     return document, Source(file, MappingProxyType(_lines(document))), []
+
+
+def _said(problem: str) -> str:
+    """The parser's own words up to where it quotes the file: what it quotes may be a secret."""
+    match = _BEFORE_A_QUOTE.match(problem)
+    words = match[0].strip(" ,:(") if match is not None else ""
+    return f"a syntax error ({words})" if words else "a syntax error"
 
 
 def _lines(node: object, loc: Loc = ()) -> dict[Loc, int]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -25,12 +25,14 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from gateway.operations import BASE_PATH, Found, OperationName, find
 
 ANY: Final = "*"
 ANONYMOUS: Final = "anonymous"
+FORWARDED: Final = "forwarded"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -108,6 +110,7 @@ CallerPattern = Annotated[
     AfterValidator(lambda v: v if v == ANY or _NAME.fullmatch(v) else _refuse('a caller\'s name, or "*"')),
 ]
 OperationPattern = Annotated[OperationName | Literal["*"], Field(union_mode="left_to_right")]
+CallerOperation = Annotated[OperationName | Literal["forwarded", "*"], Field(union_mode="left_to_right")]
 SubtenantId = Annotated[str, _matching(_SUBTENANT, "a subtenant id as Optum assigned it")]
 Sha256 = Annotated[str, _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
@@ -178,6 +181,13 @@ class HeadersClause(_Clause):
         """The lower-case names that the policy sets or removes: whatever a caller sent under them is dropped."""
         return frozenset(name.lower() for name in (*self.set, *self.remove))
 
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        both = {name.lower() for name in self.set} & {name.lower() for name in self.remove}
+        if both:
+            raise ValueError(f"either set or remove, not both: {', '.join(sorted(both))}")
+        return self
+
     @field_validator("set")
     @classmethod
     def _no_twins(cls, value: Mapping[str, str]) -> Mapping[str, str]:
@@ -241,7 +251,10 @@ class CallerEntry(_Clause):
         default=(),
         description="Values of x-optum-subtenant-id that it may name itself, whatever the policy.",
     )
-    operations: tuple[OperationPattern, ...] = Field(default=(ANY,), description="The operations it may use.")
+    operations: tuple[CallerOperation, ...] = Field(
+        default=(ANY,),
+        description='The operations it may use; "forwarded" stands for the paths that policies forward, "*" for all.',
+    )
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -262,8 +275,8 @@ class Caller(_Clause):
     entry: CallerEntry
 
     def may_use(self, operation: OperationName | None) -> bool:
-        """Whether its entry lists the operation; a forwarded path (None) needs "*"."""
-        return ANY in self.entry.operations or operation in self.entry.operations
+        """Whether its entry lists the operation; None stands for a forwarded path."""
+        return ANY in self.entry.operations or (operation or FORWARDED) in self.entry.operations
 
 
 def is_under_base_path(path: str) -> bool:

@@ -9,7 +9,13 @@ Rules
 
 import asyncio
 import logging
+import os
+import select
+import stat
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -21,13 +27,15 @@ from gateway.exchange import Record
 Log = structlog.typing.FilteringBoundLogger
 
 _SERVER_ERROR: Final = 500
+MAX_WAITING_BYTES: Final = 4_194_304
+_RETRY_S: Final = 0.05
 LEVELS: Final = ("debug", "info", "warning", "error")
 FIELDS: Final = frozenset(
     {
         *("event", "level", "timestamp", "operation", "caller", "policy", "method", "status", "code"),
         *("correlation_id", "trace_id", "duration_s", "upstream_s", "upstream_status", "upstream_calls"),
         *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
-        *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis"),
+        *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
     },
 )
 
@@ -37,7 +45,7 @@ def open_log(level: str, stream: BinaryIO | None = None) -> Log:
     # A handler that writes nothing: with none at all, Python prints foreign warnings to stderr by itself.
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     log: Log = structlog.wrap_logger(
-        structlog.BytesLogger(cast("BinaryIO", _LinesOfATick(stream or sys.stdout.buffer))),
+        structlog.BytesLogger(cast("BinaryIO", _Lines(stream or sys.stdout.buffer))),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
             structlog.processors.add_log_level,
@@ -74,31 +82,70 @@ def log_record(log: Log, record: Record) -> None:
     )
 
 
-class _LinesOfATick:
-    """Writes what is logged within one tick of the event loop at once: a system call a tick, not one a request."""
+class _Lines:
+    """Writes what is logged within one tick of the event loop at once, and never waits for whoever reads it.
+
+    A pipe that nobody empties would stop the whole process. So no more is written than it takes at once
+    (PIPE_BUF at a time, when it is writable), the rest is kept up to `MAX_WAITING_BYTES`, and beyond that lines
+    are dropped and counted: the first line that is kept again says how many.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._lines: list[bytes] = []
+        self._file = _pipe_of(stream)
+        self._waiting = bytearray()
+        self._is_scheduled = False
+        self._dropped = 0
 
     def write(self, line: bytes, /) -> None:
-        if not self._lines:
+        """Write the line with its tick, or at once where no loop runs: before and after serving."""
+        if len(self._waiting) + len(line) > MAX_WAITING_BYTES:
+            self._dropped += 1
+            return
+        if self._dropped:
+            gap = {"event": "lines dropped", "level": "warning", "dropped": self._dropped}
+            self._waiting += orjson.dumps(gap, option=orjson.OPT_APPEND_NEWLINE)
+            self._dropped = 0
+        self._waiting += line
+        if not self._is_scheduled:
             try:
-                asyncio.get_running_loop().call_soon(self._write_out)
-            except RuntimeError:  # no loop: before and after serving
-                self._stream.write(line)
-                self._stream.flush()
-                return
-        self._lines.append(line)
+                self._schedule(asyncio.get_running_loop().call_soon)
+            except RuntimeError:
+                self._write_out()
 
     def flush(self) -> None:
         """Do nothing: the tick writes."""
 
+    def _schedule(self, call: Callable[[Callable[[], None]], object]) -> None:
+        call(self._write_out)
+        self._is_scheduled = True
+
     def _write_out(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            self._stream.write(b"".join(lines))
+        self._is_scheduled = False
+        while self._waiting and self._takes_more():
+            part = bytes(self._waiting if self._file is None else self._waiting[: select.PIPE_BUF])
+            self._stream.write(part)
             self._stream.flush()
+            del self._waiting[: len(part)]
+        if self._waiting:
+            with suppress(RuntimeError):  # no loop any more: what nobody reads at the very end is lost
+                self._schedule(partial(asyncio.get_running_loop().call_later, _RETRY_S))
+
+    def _takes_more(self) -> bool:
+        return self._file is None or bool(self._file.poll(0))
+
+
+def _pipe_of(stream: BinaryIO) -> "select.poll | None":
+    """Return what tells whether a pipe takes more; a file always does."""
+    try:
+        number = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return None
+    except OSError:
+        return None
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return poll
 
 
 def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,6 +1,7 @@
 """Ask the upstream's token endpoint (RFC 6749, 4.4; the contract wants a JSON body)."""
 
 import asyncio
+import json
 from typing import Final
 
 import aiohttp
@@ -11,6 +12,12 @@ from gateway.token.life import Answer, Cause, Issued, NotIssued, read_life_s
 FETCH_TIMEOUT_S: Final = 8.0
 _CONNECT_TIMEOUT_S: Final = 3.0
 _ANSWER_MAX_BYTES: Final = 65536
+_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # the session decompresses nothing, and aiohttp would offer gzip
+}
+_SECRET_MAX_CHARS: Final = 8192  # a longer one would not fit the upstream's own limit of a header
 _REFUSALS: Final = frozenset({400, 401, 403})
 _TOO_MANY: Final = 429
 _OK: Final = 200
@@ -34,16 +41,18 @@ class TokenClient:
                 self._session.post(
                     self._url,
                     data=self._body,
-                    headers={"Content-Type": "application/json", "Accept": "application/json"},
+                    headers=_HEADERS,
+                    skip_auto_headers=("User-Agent",),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
                     allow_redirects=False,
                 ) as response,
             ):
                 if response.status in _REFUSALS:
-                    return NotIssued(Cause.REFUSED)
+                    return NotIssued(Cause.REFUSED, status=response.status)
                 if response.status != _OK:
                     asked = response.headers.get("Retry-After", "") if response.status == _TOO_MANY else ""
-                    return NotIssued(Cause.UNAVAILABLE, float(asked) if asked.isascii() and asked.isdigit() else 0.0)
+                    wait_s = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+                    return NotIssued(Cause.UNAVAILABLE, wait_s, response.status)
                 answer = bytearray()
                 async for chunk in response.content.iter_any():
                     answer += chunk
@@ -52,14 +61,14 @@ class TokenClient:
                 return _read(bytes(answer))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return NotIssued(Cause.UNAVAILABLE, is_reachable=False)
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, OSError, TimeoutError):
             return NotIssued(Cause.UNAVAILABLE)
 
 
 def _read(answer: bytes) -> Answer:
     try:
-        document = orjson.loads(answer)
-    except orjson.JSONDecodeError:
+        document = json.loads(answer)  # not orjson: an odd `expires_in` such as NaN must not cost the token
+    except (ValueError, RecursionError):
         return NotIssued(Cause.UNAVAILABLE)
     secret = document.get("access_token") if isinstance(document, dict) else None
     if not isinstance(secret, str) or not secret or not _fits_a_header(secret):
@@ -68,4 +77,4 @@ def _read(answer: bytes) -> Answer:
 
 
 def _fits_a_header(secret: str) -> bool:
-    return all("!" <= character <= "~" for character in secret)
+    return len(secret) <= _SECRET_MAX_CHARS and all("!" <= character <= "~" for character in secret)

@@ -21,7 +21,7 @@ _MARGIN_MIN_S: Final = 30.0
 _REFRESH_FROM: Final = 0.75
 _REFRESH_SPAN: Final = 0.10
 _REFUSED_BASE_S: Final = 5.0
-_REFUSED_MAX_S: Final = 300.0
+MAX_BACKOFF_S: Final = 300.0
 _UNAVAILABLE_BASE_S: Final = 1.0
 _UNAVAILABLE_MAX_S: Final = 30.0
 
@@ -67,6 +67,7 @@ class NotIssued:
 
     cause: Cause
     retry_after_s: float = 0.0
+    status: int | None = None
     is_reachable: bool = True
 
 
@@ -147,7 +148,7 @@ def backoff_s(cause: Cause, failures: int, asked_s: float = 0.0) -> float:
     1 s to 30 s. A longer wait that the issuer asked for is granted, up to 5 min.
     """
     base_s, max_s = (
-        (_REFUSED_BASE_S, _REFUSED_MAX_S) if cause is Cause.REFUSED else (_UNAVAILABLE_BASE_S, _UNAVAILABLE_MAX_S)
+        (_REFUSED_BASE_S, MAX_BACKOFF_S) if cause is Cause.REFUSED else (_UNAVAILABLE_BASE_S, _UNAVAILABLE_MAX_S)
     )
     doubled_s = min(base_s * 2.0 ** min(failures - 1, 16), max_s)
-    return max(doubled_s, min(asked_s, _REFUSED_MAX_S))
+    return max(doubled_s, min(asked_s, MAX_BACKOFF_S))

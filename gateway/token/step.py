@@ -30,10 +30,11 @@ from gateway.token.life import (
     next_move,
     usable_life_s,
 )
-from gateway.token.store import Blocked, Lead, Stored, TokenStore, Wait
+from gateway.token.store import Blocked, Claim, Lead, Stored, TokenStore, Wait
 
 _UNAUTHORIZED: Final = 401
 _WAIT_MAX_S: Final = 20.0  # for a token, all in all: two leases, the first of which may have lost its owner
+_CLAIM_ATTEMPTS: Final = 2
 _POLL_FIRST_S: Final = 0.02
 _POLL_MAX_S: Final = 0.25
 _DISTRUST_S: Final = 5.0
@@ -71,6 +72,10 @@ class TokenNotIssued(Exception):
         return (CredentialsRefused if refused else TokenUnavailable)(retry_after_s=max(math.ceil(self.wait_s), 1))
 
 
+class _LeaseLost(Exception):
+    """The issuer gave nothing, and meanwhile another replica took over."""
+
+
 class TokenKeeper:
     """Keeps one good token at hand, and asks for the next before anybody has to wait for it."""
 
@@ -98,8 +103,13 @@ class TokenKeeper:
             case UseAndRefresh(token):
                 self._refresh_ahead(token)
                 return token
+            case Fetch() if self._token is not None and self._token.is_valid(self._sources.now()):
+                # In the margin before expiry it still serves: nobody waits for an issuer that hangs.
+                self._refresh_ahead(self._token)
+                return self._token
             case Fetch():
-                return await self._fetch_or_make_do()
+                # Shielded: whoever leaves takes nothing away from the others who wait for the same fetch.
+                return await asyncio.shield(self._fetch_once())
 
     async def void(self, token: Token) -> None:
         """Give up exactly this token, here and in Redis: a newer one stays."""
@@ -114,16 +124,6 @@ class TokenKeeper:
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.gather(self._fetching, return_exceptions=True)
-
-    async def _fetch_or_make_do(self) -> Token:
-        old = self._token
-        try:
-            # Shielded: whoever leaves takes nothing away from the others who wait for the same fetch.
-            return await asyncio.shield(self._fetch_once())
-        except TokenNotIssued:
-            if old is not None and old is self._token and old.is_valid(self._sources.now()):
-                return old
-            raise
 
     def _refresh_ahead(self, token: Token) -> None:
         if self._fetching is None and self._sources.now() >= self._not_before:
@@ -157,16 +157,7 @@ class TokenKeeper:
         give_up_at = self._sources.now() + _WAIT_MAX_S
         poll_s = _POLL_FIRST_S
         while self._sources.now() < give_up_at:
-            try:
-                claim = await self._store.claim(
-                    owner,
-                    self._unwanted,
-                    now=self._sources.now(),
-                    jitter=self._sources.jitter(),
-                )
-            except StoreUnavailable:
-                return await self._ask_alone()
-            match claim:
+            match await self._claim(owner):
                 case Stored(token):
                     return token
                 case Blocked(cause, wait_s):
@@ -175,43 +166,49 @@ class TokenKeeper:
                     await asyncio.sleep(min(poll_s * (0.5 + self._sources.jitter()), lease_s + _POLL_FIRST_S))
                     poll_s = min(poll_s * 2, _POLL_MAX_S)
                 case Lead():
-                    return await self._ask_for_all(owner)
+                    try:
+                        return await self._ask(owner)
+                    except _LeaseLost:
+                        owner = self._sources.new_id()  # whoever took over may have a token by now
         raise TokenNotIssued(NotIssued(Cause.UNAVAILABLE), 1.0)
 
-    async def _ask_for_all(self, owner: str) -> Token:
-        """Ask the issuer under the lease, and let the fleet know what came of it."""
-        match await self._ask():
+    async def _claim(self, owner: str) -> Claim:
+        """Claim, and once more if there was no answer: the first may have been carried out, and it is idempotent.
+
+        Without Redis whoever asks leads: one question a replica, not one a request.
+        """
+        for attempt in range(1, _CLAIM_ATTEMPTS + 1):
+            try:
+                return await self._store.claim(
+                    owner,
+                    self._unwanted,
+                    now=self._sources.now(),
+                    jitter=self._sources.jitter(),
+                )
+            except StoreUnavailable:
+                if attempt == _CLAIM_ATTEMPTS:
+                    break
+        return Lead()
+
+    async def _ask(self, owner: str) -> Token:
+        """Ask the issuer, and let the fleet know what came of it, also where the lease could not be heard of."""
+        answer = await self._client.fetch()
+        self._sources.on_fetch(_result(answer))
+        match answer:
             case Issued() as issued:
                 token = self._begin(issued)
                 with suppress(StoreUnavailable):  # ours is good all the same
                     await self._store.publish(owner, token, life_s=issued.life_s)
                 return token
-            case NotIssued() as answer:
+            case NotIssued():
                 self._failures += 1
                 wait_s = backoff_s(answer.cause, self._failures, answer.retry_after_s)
                 with suppress(StoreUnavailable):  # our own backoff holds
-                    wait_s = max(await self._store.block(owner, answer.cause, answer.retry_after_s), wait_s)
+                    fleet_s = await self._store.block(owner, answer.cause, answer.retry_after_s)
+                    if fleet_s is None and self._failures == 1:
+                        raise _LeaseLost
+                    wait_s = max(fleet_s or 0.0, wait_s)
                 raise TokenNotIssued(answer, wait_s)
-
-    async def _ask_alone(self) -> Token:
-        """Without Redis: one question a replica, not one a request."""
-        match await self._ask():
-            case Issued() as issued:
-                return self._begin(issued)
-            case NotIssued() as answer:
-                self._failures += 1
-                raise TokenNotIssued(answer, backoff_s(answer.cause, self._failures, answer.retry_after_s))
-
-    async def _ask(self) -> Answer:
-        answer = await self._client.fetch()
-        match answer:
-            case Issued():
-                self._sources.on_fetch(FetchResult.ISSUED)
-            case NotIssued(cause=Cause.REFUSED):
-                self._sources.on_fetch(FetchResult.REFUSED)
-            case NotIssued():
-                self._sources.on_fetch(FetchResult.UNAVAILABLE)
-        return answer
 
     def _begin(self, issued: Issued) -> Token:
         return begin(
@@ -236,18 +233,26 @@ class TokenStep:
         clause = exchange.governing.token
         if not clause.inject:
             return await forward(exchange, outbound)
+        began_at = self._now()
         token = await self._obtain(exchange)
         reply = await forward(exchange, _authorized(outbound, token))
         if reply.status != _UNAUTHORIZED or not clause.retry_unauthorized or self._now() < self._distrust_until:
             return reply
         await reply.discard()
         await self._keeper.void(token)
-        reply = await forward(exchange, _authorized(outbound, await self._obtain(exchange)))
+        token = await self._obtain(exchange)
+        reply = await forward(exchange, _authorized(outbound, token))
         if reply.status == _UNAUTHORIZED:
-            # A token fresh from the issuer is refused too, so it is not the token's fault: without this pause
+            await self._mistrust(token, began_at)
+        return reply
+
+    async def _mistrust(self, token: Token, began_at: float) -> None:
+        if token.received_at >= began_at:
+            # Fresh from the issuer and refused all the same, so it is not the token's fault: without this pause
             # every request would buy a new one.
             self._distrust_until = self._now() + _DISTRUST_S
-        return reply
+        else:
+            await self._keeper.void(token)  # an older one that Redis still had
 
     async def _obtain(self, exchange: Exchange) -> Token:
         began_at = self._now()
@@ -257,6 +262,16 @@ class TokenStep:
             raise error.as_error() from error
         finally:
             exchange.token_wait_s += self._now() - began_at
+
+
+def _result(answer: Answer) -> FetchResult:
+    match answer:
+        case Issued():
+            return FetchResult.ISSUED
+        case NotIssued(cause=Cause.REFUSED):
+            return FetchResult.REFUSED
+        case NotIssued():
+            return FetchResult.UNAVAILABLE
 
 
 def _authorized(outbound: Outbound, token: Token) -> Outbound:

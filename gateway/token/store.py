@@ -17,9 +17,10 @@ import orjson
 
 from gateway.sealing import Sealing
 from gateway.store import Script, ScriptRunner, StoreUnavailable
-from gateway.token.life import Cause, Issued, Token, backoff_s, begin, usable_life_s
+from gateway.token.life import MAX_BACKOFF_S, Cause, Issued, Token, backoff_s, begin, usable_life_s
 
 LEASE_MS: Final = 10_000  # longer than token.client.FETCH_TIMEOUT_S: a lease must outlive the work
+_CLAIM_ATTEMPTS: Final = 2  # the second after voiding a token that does not open
 _BLOCK_MEMORY_MS: Final = 600_000  # failures in a row are counted across the longest backoff
 
 _NOW: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
@@ -54,7 +55,7 @@ _BLOCK: Final = Script.of(
     _NOW
     + """
 local h = redis.call('HMGET', KEYS[1], 'own', 'failures', 'cause', 'blocked')
-if h[1] ~= ARGV[1] then return h[4] and math.max(h[4] - now, 0) or 0 end
+if h[1] ~= ARGV[1] then return h[4] and h[4] - now or -1 end
 local failures = (h[3] == ARGV[2] and tonumber(h[2]) or 0) + 1
 local wait = tonumber(ARGV[math.min(3 + failures, #ARGV)])
 redis.call('HSET', KEYS[1], 'blocked', now + wait, 'cause', ARGV[2], 'failures', failures)
@@ -116,21 +117,29 @@ class TokenStore:
 
         Raises StoreUnavailable.
         """
-        match await self._runner.run(_CLAIM, self._key, owner, LEASE_MS, unwanted):
-            case [b"TOKEN", bytes(sealed), bytes(generation), int(remaining_ms)]:
-                token = self._opened(sealed, generation.decode(), remaining_ms / 1000, now=now, jitter=jitter)
-                if token is not None:
-                    return Stored(token)
-                await self.void(generation.decode())
-                return await self.claim(owner, unwanted, now=now, jitter=jitter)
-            case [b"BLOCKED", bytes(cause), int(wait_ms)]:
-                return Blocked(Cause(cause.decode()), wait_ms / 1000)
-            case [b"WAIT", int(lease_ms)]:
-                return Wait(lease_ms / 1000)
-            case [b"LEAD"]:
-                return Lead()
-            case _:
-                raise StoreUnavailable("answer")
+        try:
+            return await self._claim(owner, unwanted, now=now, jitter=jitter)
+        except (ValueError, TypeError, KeyError):  # whatever stands there, we did not write it
+            raise StoreUnavailable("answer") from None
+
+    async def _claim(self, owner: str, unwanted: str, *, now: float, jitter: float) -> Claim:
+        for _ in range(_CLAIM_ATTEMPTS):
+            match await self._runner.run(_CLAIM, self._key, owner, LEASE_MS, unwanted):
+                case [b"TOKEN", bytes(sealed), bytes(generation), int(remaining_ms)]:
+                    token = self._opened(sealed, generation.decode(), remaining_ms / 1000, now=now, jitter=jitter)
+                    if token is not None:
+                        return Stored(token)
+                    await self.void(generation.decode())
+                case [b"BLOCKED", bytes(cause), int(wait_ms)]:
+                    # Bounded here as well: another server after a failover may have another clock.
+                    return Blocked(Cause(cause.decode()), min(wait_ms / 1000, MAX_BACKOFF_S))
+                case [b"WAIT", int(lease_ms)]:
+                    return Wait(min(lease_ms, LEASE_MS) / 1000)
+                case [b"LEAD"]:
+                    return Lead()
+                case _:
+                    break
+        raise StoreUnavailable("answer")
 
     async def publish(self, owner: str, token: Token, *, life_s: float) -> None:
         """Give the token to the fleet and the lease back. Raises StoreUnavailable."""
@@ -138,14 +147,14 @@ class TokenStore:
         usable_ms = max(int(usable_life_s(life_s) * 1000), 1)
         await self._runner.run(_PUBLISH, self._key, owner, sealed, token.generation, usable_ms)
 
-    async def block(self, owner: str, cause: Cause, asked_s: float) -> float:
+    async def block(self, owner: str, cause: Cause, asked_s: float) -> float | None:
         """Leave the issuer alone, longer with every failure in a row; return for how many seconds.
 
-        Raises StoreUnavailable.
+        None: the lease was lost, and whoever has it now may know better. Raises StoreUnavailable.
         """
         waits_ms = [int(backoff_s(cause, failures, asked_s) * 1000) for failures in range(1, 9)]
         wait_ms = await self._runner.run(_BLOCK, self._key, owner, cause.value, _BLOCK_MEMORY_MS, *waits_ms)
-        return int(wait_ms) / 1000
+        return min(int(wait_ms) / 1000, MAX_BACKOFF_S) if wait_ms >= 0 else None
 
     async def void(self, generation: str) -> None:
         """Remove the token if it is still this one. Raises StoreUnavailable."""

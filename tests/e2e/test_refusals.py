@@ -46,7 +46,7 @@ async def refused(url: str, request: bytes) -> tuple[int, dict[str, object], byt
         (HEAD + b"Content-Length: 2\r\nExpect: magic\r\n\r\n{}", 417, "expectation_unknown"),
         (GET.replace(b"/rcm", b"http://evil/rcm") + b"\r\n", 400, "ambiguous_request"),
         (GET.replace(b"HTTP/1.1", b"HTTP/2.0") + b"\r\n", 400, "ambiguous_request"),
-        (GET + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 400, "ambiguous_request"),
+        (GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 400, "ambiguous_request"),
         (GET + b"X-Odd: \xff\xfe\r\n\r\n", 400, "ambiguous_request"),
         (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, "ambiguous_request"),
         (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "not_http"),
@@ -261,7 +261,7 @@ async def test_a_port_that_is_taken_is_one_sentence(redis_url: str) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with ScriptedUpstream() as upstream:
-            with pytest.raises(StartError, match=f"found {address} taken"):
+            with pytest.raises(StartError, match=f"GATEWAY_LISTEN: found {address} taken"):
                 async with run_gateway(environment(upstream.url, redis_url, listen=address)):
                     pass
 

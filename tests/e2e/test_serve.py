@@ -15,7 +15,7 @@ from gateway.embedded import EmbeddedValkey
 from gateway.telemetry.log import FIELDS
 from tests.e2e.conftest import BODY, environment
 from tests.running import ROOT, GatewayProcess, eventually, simulator_process
-from tests.scripted import ScriptedUpstream
+from tests.scripted import ScriptedUpstream, reply
 
 
 def serve(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -46,11 +46,14 @@ async def post(session: aiohttp.ClientSession, gateway: GatewayProcess, body: ob
             ["GATEWAY_SPEED: found an unknown", "GATEWAY_LISTEN: found 'x'"],
         ),
         ({"GATEWAY_REDIS_URL": "redis://127.0.0.1:1"}, ["GATEWAY_REDIS_URL: found no Redis that answers"]),
-        ({"GATEWAY_REDIS_URL": "http://x"}, ["GATEWAY_REDIS_URL: the scheme is 'http'"]),
+        (
+            {"GATEWAY_REDIS_URL": "http://x"},
+            ["GATEWAY_REDIS_URL: found a value that is not shown, expected 'embedded', or"],
+        ),
         ({"GATEWAY_KEYS": None}, ["GATEWAY_KEYS: found nothing"]),
         ({"GATEWAY_KEYS": "a:AAAA"}, ["GATEWAY_KEYS: found a value that is not shown, expected kid:base64"]),
         ({"GATEWAY_UPSTREAM_URL": "http://127.0.0.1:1"}, ["GATEWAY_UPSTREAM_URL: found no token endpoint"]),
-        ({"GATEWAY_POLICIES": "/nowhere"}, ["/nowhere:1: found no directory"]),
+        ({"GATEWAY_POLICIES": "/nowhere"}, ["/nowhere: found no directory"]),
     ],
 )
 def test_what_cannot_start_says_why_and_exits_with_2(
@@ -108,6 +111,20 @@ async def test_sigterm_lets_what_is_in_flight_end_and_says_so(valkey: EmbeddedVa
             assert response.headers["Connection"] == "close"
         assert gateway.end() == 0
     assert '"drained":true' in "".join(gateway.output())
+
+
+async def test_sighup_changes_nothing_and_says_so(valkey: EmbeddedValkey) -> None:
+    with simulator_process() as url, GatewayProcess(environment(url, valkey.url)) as gateway:
+        gateway.popen.send_signal(signal.SIGHUP)
+        assert "restart to change them" in gateway.wait_for("SIGHUP")
+        assert gateway.end() == 0
+
+
+async def test_a_token_endpoint_that_is_not_there_is_a_wrong_address(valkey: EmbeddedValkey) -> None:
+    async with ScriptedUpstream(token_reply=reply("404 Not Found")) as upstream:
+        done = await asyncio.to_thread(serve, environment(upstream.url, valkey.url))
+    assert done.returncode == 2
+    assert f"found no token endpoint at {upstream.url}/apip/auth/v2/token (it answers 404)" in done.stderr
 
 
 async def test_a_second_signal_ends_at_once_and_the_exit_code_tells(valkey: EmbeddedValkey) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.operations import OperationName
-from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.files import PolicyFilesError, PolicySet, Problem, load
 
 Files = Mapping[str, str | bytes]
 Loaded = Callable[[Files], PolicySet]
@@ -20,6 +20,8 @@ OPERATIONS = ", ".join(f"'{name.value}'" for name in list(OperationName)[:-1]) +
 KNOWN = "match, timeout, headers, token, dedup"
 DURATION = "a duration such as 250ms, 5s, 2m, 24h or 30d"
 ONE_DOCUMENT = "one YAML 1.2 document, each key once"
+BILLING = f"callers: {{billing: {{secret_sha256: '{ZERO}'}}}}\n"
+SCHEDULING = f"callers: {{scheduling: {{secret_sha256: '{ONE}'}}}}\n"
 
 
 def test_the_shipped_policies_load_without_a_problem() -> None:
@@ -33,8 +35,8 @@ def test_a_policy_is_named_by_its_file_and_callers_add_up(loaded: Loaded) -> Non
     found = loaded(
         {
             "checks.yaml": POLICY,
-            "a.yml": "callers: {billing: {}}\n",
-            "b.yaml": "callers: {scheduling: {}}\n",
+            "a.yml": BILLING,
+            "b.yaml": SCHEDULING,
             "notes.txt": "not: [a policy",
             "readme": "neither",
         },
@@ -62,11 +64,36 @@ def test_what_is_not_yet_performed_is_said(loaded: Loaded, tmp_path: Path, mode:
     assert notice.startswith(f"{tmp_path}/checks.yaml:5: dedup.mode: {mode} is not yet performed by this version")
 
 
-def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(PolicyFilesError) as caught:
-        load(tmp_path / "nowhere")
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("name", ["nowhere", "notes.yaml"])
+def test_a_directory_that_is_not_there_is_said_with_its_whole_path(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    relative: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    (tmp_path / "notes.yaml").touch()
+    monkeypatch.chdir(tmp_path)
 
-    assert str(caught.value) == f"{tmp_path}/nowhere:1: found no directory, expected a directory of policy files"
+    with pytest.raises(PolicyFilesError) as caught:
+        load(Path(name) if relative else tmp_path / name)
+
+    assert str(caught.value) == (
+        f"{tmp_path}/{name}: found no directory, expected a directory of policy files (GATEWAY_POLICIES)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "told"),
+    [
+        (3, "match", "a.yaml:3: match: found b, expected c"),
+        (3, "", "a.yaml:3: found b, expected c"),
+        (0, "match", "a.yaml: match: found b, expected c"),
+        (0, "", "a.yaml: found b, expected c"),
+    ],
+)
+def test_a_problem_has_a_line_unless_it_is_none_of_a_line(line: int, path: str, told: str) -> None:
+    assert str(Problem("a.yaml", line, path, "b", "c")) == told
 
 
 @pytest.mark.parametrize(
@@ -79,21 +106,16 @@ def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
         ("timeout: [5s]\n", ["3: timeout: found a list, expected a mapping"]),
         (
             "timeout: {read: 5s}\n",
-            ["3: timeout.read: found an unknown field, expected no such field; known here: connect, answer"],
+            ["3: timeout.read: found an unknown field, expected one of: connect, answer"],
         ),
         (
             "deduplication: {}\n",
-            [
-                (
-                    "3: deduplication: found an unknown field, expected no such field; "
-                    "known here: match, timeout, headers, token, dedup"
-                ),
-            ],
+            ["3: deduplication: found an unknown field, expected one of: match, timeout, headers, token, dedup"],
         ),
         (
             "name: mine\n",
             [
-                "3: name: found an unknown field, expected no such field; known here: " + KNOWN,
+                "3: name: found an unknown field, expected one of: " + KNOWN,
             ],
         ),
         ("token: {inject: 'yes'}\n", ["3: token.inject: found 'yes', expected true or false"]),
@@ -105,7 +127,7 @@ def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
             "headers:\n  set:\n    AUTHORIZATION: x\n  remove:\n    - X-A\n    - Host\n",
             [
                 (
-                    "5: headers.set.AUTHORIZATION: found 'AUTHORIZATION', "
+                    "5: headers.set.AUTHORIZATION: found the name 'AUTHORIZATION', "
                     "expected a header that the gateway does not answer for itself"
                 ),
                 "8: headers.remove.1: found 'Host', expected a header that the gateway does not answer for itself",
@@ -114,6 +136,17 @@ def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
         (
             "headers: {set: {X-A: a, x-a: b}}\n",
             ["3: headers.set: found a mapping, expected each header once: names are compared without case"],
+        ),
+        (
+            "headers:\n  set:\n    X-A: a\n    X Site: b\n    X-C: ' c'\n",
+            [
+                "6: headers.set.X Site: found the name 'X Site', expected a header name: letters, digits, hyphens",
+                "7: headers.set.X-C: found ' c', expected a header value in visible ASCII, no blank at either end",
+            ],
+        ),
+        (
+            "headers:\n  set: {X-B: b, X-A: a, X-C: c}\n  remove: [x-a, X-B]\n",
+            ["3: headers: found a mapping, expected either set or remove, not both: x-a, x-b"],
         ),
         (
             "headers: {subtenant: [a]}\n",
@@ -184,10 +217,34 @@ def test_a_match_that_says_nothing_or_too_much_is_a_problem(
         ("# only a comment\n", "1: found an empty file, expected a mapping with `match:` or `callers:`"),
         ("- match\n", "1: found no mapping, expected a mapping with `match:` or `callers:`"),
         ("just words\n", "1: found no mapping, expected a mapping with `match:` or `callers:`"),
-        ("match:\n\toperations: []\n", f"2: found a syntax error, expected {ONE_DOCUMENT}"),
-        ("match: {operations: [\n", f"2: found a syntax error, expected {ONE_DOCUMENT}"),
-        ("match: {}\n---\nmatch: {}\n", f"2: found a syntax error, expected {ONE_DOCUMENT}"),
-        ("match: *nowhere\n", f"1: found a syntax error, expected {ONE_DOCUMENT}"),
+        (
+            "match:\n\toperations: []\n",
+            f"2: found a syntax error (found character '\\t' that cannot start any token), expected {ONE_DOCUMENT}",
+        ),
+        (
+            "match: {operations: [\n",
+            f"2: found a syntax error (expected the node content, but found), expected {ONE_DOCUMENT}",
+        ),
+        (
+            "match: {operations: [healthcheck\n",
+            f"2: found a syntax error (expected ',' or ']', but got), expected {ONE_DOCUMENT}",
+        ),
+        (
+            "match: {}\n---\nmatch: {}\n",
+            f"2: found a syntax error (but found another document), expected {ONE_DOCUMENT}",
+        ),
+        ("match: *nowhere\n", f"1: found a syntax error (found undefined alias), expected {ONE_DOCUMENT}"),
+        ("match: *at\n", f"1: found a syntax error (found undefined alias), expected {ONE_DOCUMENT}"),
+        ("match: *a\n", f"1: found a syntax error (found undefined alias 'a'), expected {ONE_DOCUMENT}"),
+        (
+            "match: [healthcheck\nname: x\n",
+            f"2: found a syntax error (expected ',' or ']', but got ':'), expected {ONE_DOCUMENT}",
+        ),
+        (
+            "match: !!timestamp sometime\n",
+            f"1: found a syntax error (failed to construct timestamp from), expected {ONE_DOCUMENT}",
+        ),
+        ("match: a: b\n", f"1: found a syntax error (mapping values are not allowed here), expected {ONE_DOCUMENT}"),
         ("match: {}\ntimeout: {}\nmatch: {}\n", f"3: found a key a second time, expected {ONE_DOCUMENT}"),
         ("match: {}\ntimeout:\n  answer: 5s\n  answer: 6s\n", f"4: found a key a second time, expected {ONE_DOCUMENT}"),
         (b"match: \xff\n", "1: found bytes that are not UTF-8, expected UTF-8 text"),
@@ -268,15 +325,46 @@ def test_all_problems_of_all_files_are_told_at_once_and_in_order(complaints: Com
 
 def test_an_empty_directory_has_neither_policy_nor_caller(complaints: Complaints) -> None:
     assert complaints({}) == [
-        ".:1: found no caller, expected a file with `callers:`",
-        ".:1: found no policy file, expected at least one file with `match:`",
+        ".: found no caller, expected a file with `callers:`",
+        ".: found no policy file, expected at least one file with `match:`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("p.yaml", POLICY, "found no caller, expected a file with `callers:`"),
+        ("callers.yaml", CALLERS, "found no policy file, expected at least one file with `match:`"),
+    ],
+)
+def test_what_is_missing_beside_a_file_is_a_problem_of_the_directory(
+    complaints: Complaints,
+    name: str,
+    content: str,
+    problem: str,
+) -> None:
+    assert complaints({name: content}) == [f".: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"{CALLERS}{POLICY}", 1),
+        (f"{POLICY}{CALLERS}", 3),
+        ("match: 1\nname: mine\ncallers: 2\nspeed: 3\n", 3),
+    ],
+)
+def test_a_file_is_of_one_kind_and_both_are_one_problem(complaints: Complaints, text: str, line: int) -> None:
+    assert complaints({"p.yaml": text}) == [
+        f"p.yaml:{line}: callers: found both `match:` and `callers:`, expected one kind in a file",
     ]
 
 
 def test_a_policy_may_only_name_callers_that_are_declared(complaints: Complaints) -> None:
     policy = "match:\n  operations: ['*']\n  callers:\n    - billing\n    - '*'\n    - nobody\n"
+    both = f"callers: {{billing: {{secret_sha256: '{ZERO}'}}, anonymous: {{}}}}\n"
 
-    assert complaints({"p.yaml": policy, "callers.yaml": "callers: {billing: {}, anonymous: {}}\n"}) == [
+    assert complaints({"p.yaml": policy, "callers.yaml": both}) == [
         "p.yaml:6: match.callers.2: found 'nobody', expected a declared caller: anonymous, billing",
     ]
     assert "p.yaml:4: match.callers.0: found 'billing', expected a declared caller: none is declared" in complaints(
@@ -285,9 +373,82 @@ def test_a_policy_may_only_name_callers_that_are_declared(complaints: Complaints
 
 
 def test_a_caller_that_two_files_declare_is_a_problem_of_the_second(complaints: Complaints) -> None:
-    assert complaints(
-        {"a.yaml": "callers: {billing: {}}\n", "b.yaml": "callers:\n  other: {}\n  billing: {}\n", "p.yaml": POLICY},
-    ) == ["b.yaml:3: callers.billing: found a second entry, expected each caller once"]
+    second = f"callers:\n  anonymous: {{}}\n  billing: {{secret_sha256: '{ONE}'}}\n"
+
+    assert complaints({"a.yaml": BILLING, "b.yaml": second, "p.yaml": POLICY}) == [
+        "b.yaml:3: callers.billing: found a second entry, expected each caller once",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Bad", "a_b", "-a", "a" * 64])
+def test_a_name_that_no_caller_may_have_is_shown(complaints: Complaints, name: str) -> None:
+    assert complaints({"callers.yaml": f"{CALLERS}  {name}: {{secret_sha256: '{ONE}'}}\n", "p.yaml": POLICY}) == [
+        (
+            f"callers.yaml:3: callers.{name}: found the name '{name}', "
+            "expected a name of lower-case letters, digits and hyphens, at most 63"
+        ),
+    ]
+
+
+def test_an_operation_that_a_caller_cannot_have_is_told_with_those_it_can(complaints: Complaints) -> None:
+    callers = "callers:\n  anonymous:\n    operations:\n    - forwarded\n    - forward\n"
+
+    assert complaints({"callers.yaml": callers, "p.yaml": POLICY}) == [
+        (
+            "callers.yaml:5: callers.anonymous.operations.1: found 'forward', "
+            f"expected one of {OPERATIONS}, or one of 'forwarded' or '*'"
+        ),
+    ]
+
+
+IDLE = "which no caller may use, expected a caller whose operations hold 'forwarded' or '*'"
+
+
+def listing(*operations: str) -> str:
+    """Two callers: `anonymous` with what is given, `billing` with the healthcheck alone."""
+    return (
+        f"callers:\n  anonymous: {{operations: [{', '.join(operations)}]}}\n"
+        f"  billing: {{secret_sha256: '{ZERO}', operations: [healthcheck]}}\n"
+    )
+
+
+def test_a_route_that_no_caller_may_use_is_a_problem(complaints: Complaints) -> None:
+    policy = f"{POLICY}  forward:\n  - GET /a\n  - POST /b/*\n"
+
+    assert complaints({"callers.yaml": listing("healthcheck"), "p.yaml": policy}) == [
+        f"p.yaml:4: match.forward.0: found 'GET /a', {IDLE}",
+        f"p.yaml:5: match.forward.1: found 'POST /b/*', {IDLE}",
+    ]
+
+
+def test_a_route_of_which_a_policy_shuts_out_whoever_may_use_it_is_a_problem(complaints: Complaints) -> None:
+    policy = "match: {callers: [billing], forward: [GET /a]}\n"
+
+    assert complaints({"callers.yaml": listing("'*'"), "p.yaml": policy}) == [
+        f"p.yaml:1: match.forward.0: found 'GET /a', {IDLE}",
+    ]
+
+
+@pytest.mark.parametrize("operation", ["forwarded", "'*'"])
+def test_a_route_that_one_caller_may_use_is_none(loaded: Loaded, operation: str) -> None:
+    found = loaded(
+        {
+            "callers.yaml": listing(operation),
+            "p.yaml": "match: {forward: [GET /a]}\n",
+            "q.yaml": "match: {callers: [billing], forward: [GET /a]}\n",
+        },
+    )
+
+    governing = found.table.govern(None, "GET", "/a", "anonymous")
+    assert governing is not None
+    assert governing.name == "p"
+    assert found.table.govern(None, "GET", "/a", "billing") is None
+
+
+def test_idle_routes_are_told_only_when_everything_else_is_in_order(complaints: Complaints) -> None:
+    lines = complaints({"a.yaml": "match: {forward: [GET /a]}\n", "b.yaml": "match: {}\n", "c.yaml": listing()})
+
+    assert lines == ["b.yaml:1: match: found no request, expected operations, forward or both"]
 
 
 def test_two_files_cannot_be_the_same_policy(complaints: Complaints) -> None:
@@ -342,6 +503,19 @@ def test_who_is_anonymous_has_no_secret(complaints: Complaints) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [("{}", 3), ("{secret_sha256: []}", 3), ("\n    subtenant: s-1\n    secret_sha256: []", 5)],
+)
+def test_whoever_is_not_anonymous_has_a_secret(complaints: Complaints, entry: str, line: int) -> None:
+    assert complaints({"callers.yaml": f"{CALLERS}  billing: {entry}\n", "p.yaml": POLICY}) == [
+        (
+            f"callers.yaml:{line}: callers.billing.secret_sha256: found nothing, "
+            "expected the SHA-256 of a secret: only 'anonymous' has none"
+        ),
+    ]
+
+
 def test_a_tie_is_an_error_that_names_both_places(complaints: Complaints) -> None:
     assert complaints(
         {
@@ -389,6 +563,22 @@ secrets = st.text(st.sampled_from("0123456789abcdefXYZ"), min_size=12, max_size=
         'callers: {{billing: {{secret_sha256: "{secret}\\q"}}}}\n',
         "callers: {{billing: {{secret_sha256: *{secret}}}}}\n",
         "callers: {{billing: {{secret_sha256: !!int {secret}}}}}\n",
+        "callers: {{billing: {{secret_sha256: *ab'{secret}\"c}}}}\n",
+        "callers: {{billing: {{secret_sha256: *'{secret}\"{secret}'}}}}\n",
+        'callers: {{billing: {{secret_sha256: *"{secret}}}}}\n',
+        "callers: {{billing: {{secret_sha256: !!timestamp {secret}}}}}\n",
+        'callers: {{billing: {{secret_sha256: !!timestamp abc"{secret}}}}}\n',
+        'callers: {{billing: {{secret_sha256: !!timestamp ab"{secret}}}}}\n',
+        "callers: {{billing: {{secret_sha256: !!map {secret}}}}}\n",
+        "callers: {{billing: {{secret_sha256: !{secret}! x}}}}\n",
+        "callers: {{billing: {{secret_sha256: !{secret}!x y}}}}\n",
+        "callers: {{billing: {{secret_sha256: !<{secret} x}}}}\n",
+        "callers: {{billing: {{secret_sha256: [{secret}\n",
+        "callers: {{billing: {{secret_sha256: @{secret}}}}}\n",
+        "callers:\n  billing:\n    secret_sha256: {secret}: x\n",
+        "callers:\n  billing:\n    secret_sha256: |{secret}\n",
+        "callers:\n  billing:\n    secret_sha256: {secret}\n   subtenant: a\n",
+        "callers: {{billing: {{secret_sha256: '{secret}'}}}}\nmatch: {{}}\n",
         "callers: {{billing: {{}}, anonymous: {{secret_sha256: '{secret}'}}}}\n",
         "callers: {{a: {{secret_sha256: '{secret}'}}, b: {{secret_sha256: '{secret}'}}}}\n",
     ],

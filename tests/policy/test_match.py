@@ -34,7 +34,7 @@ policies = st.lists(
     max_size=4,
 ).map(lambda found: [p.model_copy(update={"name": f"p{i}"}) for i, p in enumerate(found)])
 callers = st.lists(
-    st.builds(caller, st.sampled_from(NAMES), st.sampled_from(["*", "healthcheck"])),
+    st.builds(caller, st.sampled_from(NAMES), st.sampled_from(["*", "healthcheck", "forwarded"])),
     max_size=3,
     unique_by=lambda c: c.name,
 )
@@ -136,6 +136,16 @@ def test_a_caller_whose_entry_does_not_list_an_operation_is_refused() -> None:
     assert table.govern(HEALTHCHECK, "GET", "", "billing") is not None
     assert table.govern(SUBMIT, "POST", "", "billing") is None
     assert table.govern(None, "GET", "/a", "billing") is None
+
+
+def test_a_caller_whose_entry_lists_what_is_forwarded_has_nothing_else() -> None:
+    found = [policy("one", operations=["*"], forward=["GET /a"])]
+
+    table, _ = decide(found, [caller("billing", "forwarded"), caller("scheduling", "healthcheck")])
+
+    assert table.govern(None, "GET", "/a", "billing") is found[0]
+    assert table.govern(None, "GET", "/a", "scheduling") is None
+    assert table.govern(HEALTHCHECK, "GET", "", "billing") is None
 
 
 @pytest.mark.parametrize(

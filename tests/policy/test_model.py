@@ -162,6 +162,17 @@ def test_a_value_that_could_end_the_header_is_refused(value: str) -> None:
         HeadersClause.model_validate({"set": {"X-Site": value}})
 
 
+@given(cased("x-site"), cased("x-site"))
+def test_a_header_is_set_or_removed_and_not_both(one: str, other: str) -> None:
+    with pytest.raises(ValidationError, match="either set or remove, not both: x-site"):
+        HeadersClause.model_validate({"set": {"X-A": "a", one: "b"}, "remove": ["X-B", other]})
+
+
+def test_every_header_that_is_both_set_and_removed_is_named() -> None:
+    with pytest.raises(ValidationError, match="not both: x-a, x-b "):
+        HeadersClause.model_validate({"set": {"X-B": "b", "X-C": "c", "X-A": "a"}, "remove": ["x-b", "x-a", "x-d"]})
+
+
 def test_two_spellings_of_one_header_are_refused() -> None:
     with pytest.raises(ValidationError, match="each header once"):
         HeadersClause.model_validate({"set": {"X-Site": "a", "x-site": "b"}})
@@ -294,6 +305,11 @@ def test_a_subtenant_id_fits_a_header(subtenant: str) -> None:
         (("healthcheck",), OperationName.HEALTHCHECK, True),
         (("healthcheck",), OperationName.SUBMIT_ELIGIBILITY, False),
         (("healthcheck",), None, False),
+        (("forwarded",), None, True),
+        (("forwarded",), OperationName.HEALTHCHECK, False),
+        (("healthcheck", "forwarded"), None, True),
+        (("healthcheck", "forwarded"), OperationName.HEALTHCHECK, True),
+        (("healthcheck", "forwarded"), OperationName.SUBMIT_ELIGIBILITY, False),
         ((), OperationName.HEALTHCHECK, False),
         ((), None, False),
     ],
@@ -306,6 +322,17 @@ def test_a_caller_may_use_what_its_entry_lists(
     caller = Caller(name="billing", entry=CallerEntry.model_validate({"operations": operations}))
 
     assert caller.may_use(operation) is may
+
+
+@pytest.mark.parametrize("operation", ["forward", "FORWARDED", "submit", "", "**", None])
+def test_anything_else_is_no_operation_of_a_caller(operation: object) -> None:
+    with pytest.raises(ValidationError, match="'forwarded' or '\\*'"):
+        CallerEntry.model_validate({"operations": [operation]})
+
+
+def test_a_policy_does_not_match_forwarded_paths_by_that_name() -> None:
+    with pytest.raises(ValidationError, match="operations"):
+        Match.model_validate({"operations": ["forwarded"]})
 
 
 @pytest.mark.parametrize(

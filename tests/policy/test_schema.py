@@ -54,6 +54,7 @@ def test_the_schema_accepts_every_shipped_file(path: Path, validator: Draft20201
         "match: {}\nheaders: {subtenant: 5e2f9f4f-6f1d-4b37-92b5-6c5a9d1f8a21}\n",
         "callers: {billing: {secret_sha256: '" + "0" * 64 + "', operations: [healthcheck]}}\n",
         "callers: {billing: {secret_sha256: ['" + "0" * 64 + "'], subtenant: a}, anonymous: {}}\n",
+        "callers: {anonymous: {operations: [healthcheck, forwarded]}}\n",
     ],
 )
 def test_the_schema_accepts_every_field_there_is(text: str, validator: Draft202012Validator) -> None:
@@ -67,6 +68,8 @@ def test_the_schema_accepts_every_field_there_is(text: str, validator: Draft2020
         "match: {operations: ['*']}\nname: mine\n",
         "match: {operation: ['*']}\n",
         "match: {operations: [submit]}\n",
+        "match: {operations: [forwarded]}\n",
+        "callers: {anonymous: {operations: [forward]}}\n",
         "match: {operations: ['*'], callers: []}\n",
         "match: {operations: ['*']}\ntimeout: {answer: 125}\n",
         "match: {operations: ['*']}\ntimeout: {answer: 125 s}\n",

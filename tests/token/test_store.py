@@ -114,7 +114,15 @@ async def test_a_token_ends_the_count_of_failures(store: TokenStore, redis: Redi
 async def test_a_block_repeated_by_its_owner_counts_once(store: TokenStore) -> None:
     await claim(store, "a")
     assert await store.block("a", Cause.REFUSED, 0.0) == 5.0
-    assert 0 < await store.block("a", Cause.REFUSED, 0.0) <= 5.0
+    again = await store.block("a", Cause.REFUSED, 0.0)
+    assert again is not None
+    assert 0 < again <= 5.0
+
+
+async def test_who_has_no_lease_blocks_nobody(store: TokenStore) -> None:
+    await claim(store, "a")
+    assert await store.block("b", Cause.REFUSED, 0.0) is None
+    assert isinstance(await claim(store, "c"), Wait)
 
 
 async def test_every_key_ends_by_itself_and_holds_nothing_readable(store: TokenStore, redis: Redis) -> None:
