@@ -27,6 +27,7 @@ _EXPECTED: Final = {
     "bool_parsing": "true or false",
     "float_parsing": "seconds such as 10 or 0.5",
     "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
 }
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"})
 _SHOWN_CHARS: Final = 60
@@ -204,10 +205,17 @@ def _values(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             try:
                 values[field] = Path(file).read_text(encoding="utf-8").strip()
             except OSError as error:
-                problems.append(f"{name}{FILE_SUFFIX}: found {file!r} ({error.strerror}), expected a file to read")
+                found = _file_shown(file)
+                problems.append(f"{name}{FILE_SUFFIX}: found {found} ({error.strerror}), expected a file to read")
             except (UnicodeDecodeError, ValueError):
-                problems.append(f"{name}{FILE_SUFFIX}: found {file!r}, which is no text in UTF-8, expected one")
+                found = _file_shown(file)
+                problems.append(f"{name}{FILE_SUFFIX}: found {found}, which is no text in UTF-8, expected one")
     return values, problems
+
+
+def _file_shown(file: str) -> str:
+    # Whoever pastes a secret in the place of its file's name should not find it in a log.
+    return repr(file) if file.startswith("/") else "a name that is not shown, for it is no absolute path"
 
 
 def _is_text(value: str) -> bool:

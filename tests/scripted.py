@@ -42,6 +42,7 @@ class ScriptedUpstream:
     token_reply: bytes = field(default_factory=lambda: reply(body=TOKEN_REPLY))
     requests: list[Request] = field(default_factory=list)
     tokens: int = 0
+    connections: int = 0
     url: str = ""
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -60,6 +61,7 @@ class ScriptedUpstream:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self.connections += 1
         try:
             while True:
                 request = await _read(reader)

@@ -473,3 +473,14 @@ def test_a_key_ring_may_be_given_as_it_is() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         read_settings(GOOD).log_level = "debug"
+
+
+@pytest.mark.parametrize("name", sorted({"GATEWAY_UPSTREAM_CLIENT_SECRET", "GATEWAY_KEYS", "GATEWAY_REDIS_URL"}))
+def test_a_secret_pasted_in_the_place_of_a_files_name_is_not_shown(name: str) -> None:
+    told = problems({other: value for other, value in GOOD.items() if other != name} | {f"{name}_FILE": "h1dden"})
+
+    assert "h1dden" not in "".join(told)
+    assert told == (
+        f"{name}_FILE: found a name that is not shown, for it is no absolute path (No such file or directory), "
+        "expected a file to read",
+    )

@@ -70,7 +70,7 @@ class _Connection(ResponseHandler):
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        if not self.is_idle:
+        if not self.is_idle or not data:  # aiohttp itself calls with nothing, to go on with what it has
             super().data_received(data)
         elif self.transport is not None:
             self.transport.abort()

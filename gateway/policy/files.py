@@ -35,6 +35,7 @@ _EXPECTED: Final = {
     "missing": "a value: the field is required",
     "model_type": "a mapping",
     "string_type": "a string (quote it)",
+    "string_unicode": "a string (quote it)",
     "too_short": "at least {min_length} entry",
     "tuple_type": "a list",
 }
@@ -59,7 +60,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        where = f"{self.path}: " if self.path else ""
+        path = self.path.replace("\r", "\\r").replace("\n", "\\n")  # one problem, one line
+        where = f"{path}: " if path else ""
         return f"{place}: {where}found {self.found}, expected {self.expected}"
 
 
@@ -296,7 +298,7 @@ def _in_document(details: ErrorDetails, document: CommentedMap) -> Loc:
 
 def _shown(details: ErrorDetails, loc: Loc) -> str:
     if details["type"] == "value_error" and str(details["loc"][-1]) == "[key]":
-        return f"the name '{loc[-1]}'"
+        return f"the name {str(loc[-1])!r}"
     # Whatever stands in the place of an entry or of a digest may be the secret itself.
     if any("secret" in str(part) for part in loc) or (loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH):
         return "a value that is not shown"

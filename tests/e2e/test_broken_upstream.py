@@ -46,6 +46,13 @@ async def test_what_an_idle_connection_says_is_nobodys_answer(stale: bytes, redi
     assert len(upstream.requests) == 6
 
 
+async def test_a_connection_that_keeps_its_peace_is_used_again(redis_url: str) -> None:
+    async with ScriptedUpstream() as upstream, run_gateway(environment(upstream.url, redis_url)) as gateway:
+        for _ in range(20):
+            assert (await gateway.submit()).status == 200
+    assert upstream.connections <= 2
+
+
 @pytest.mark.parametrize(
     "raw",
     [

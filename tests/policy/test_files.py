@@ -601,3 +601,12 @@ def test_no_content_of_a_file_brings_the_reader_down(content: bytes) -> None:
         Path(directory, "p.yaml").write_bytes(content)
         with pytest.raises(PolicyFilesError):
             load(Path(directory))
+
+
+def test_a_name_with_a_line_break_is_one_line_of_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "callers.yaml").write_text('callers: {"two\\nlines": {}}\n')
+    with pytest.raises(PolicyFilesError) as caught:
+        load(tmp_path)
+
+    assert len(str(caught.value).splitlines()) == len(caught.value.problems)
+    assert "callers.two\\nlines: found the name 'two\\nlines'" in str(caught.value)
