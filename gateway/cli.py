@@ -178,18 +178,30 @@ class Format(StrEnum):
 
 @app.command("explain")
 def explain_command(
-    operation: Annotated[OperationName, typer.Option(help="The operation.")],
+    operation: Annotated[OperationName, typer.Option(help="The operation.")] = OperationName.SUBMIT_ELIGIBILITY,
     caller: Annotated[str, typer.Option(help="A caller's name.")] = "anonymous",
     policies: PoliciesOption = Path("policies"),
     output: Annotated[Format, typer.Option("--format", help="For people or for machines.")] = Format.TABLE,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A.json B.json", help="Say whether two bodies are one question, and where they differ."),
+    ] = None,
+    values: Annotated[bool, typer.Option("--values", help="Show what differs as well: it may name patients.")] = False,
 ) -> None:
     """Print the policy that governs an operation of a caller, and where each value comes from.
 
-    Exit codes: 0 a policy governs, 1 the request would be refused, 2 the question cannot be answered.
+    With --compare: whether that policy would take two request bodies for one question; field paths, never values,
+    unless --values asks for them.
+
+    Exit codes: 0 a policy governs, or the bodies are one question; 1 the request would be refused, or they are two;
+    2 the question cannot be answered.
     """
     found = _load(policies)
     if caller not in found.callers:
         _fail(f"--caller: found '{caller}', expected one of {', '.join(sorted(found.callers))}")
+    if compare is not None:
+        _print_comparison(found, (operation, caller), compare, with_values=values)
+        return
     explanation = explain(found, operation, caller)
     if output is Format.JSON:
         print(json.dumps(_as_json(explanation), indent=2))
@@ -234,6 +246,39 @@ def _print_table(explanation: Explanation) -> None:
         shown = value.value if isinstance(value.value, str) else json.dumps(value.value)
         table.add_row(value.path, shown, value.origin)
     console.print(table)
+
+
+def _print_comparison(
+    found: PolicySet,
+    asked: tuple[OperationName, str],
+    files: tuple[Path, Path],
+    *,
+    with_values: bool,
+) -> None:
+    from gateway.dedup.canonical import NotCanonical
+    from gateway.dedup.compare import compare
+
+    policy = found.table.operations.get(asked)
+    if policy is None:
+        _fail(f"no policy governs {asked[0].value} by {asked[1]}: see explain without --compare")
+    try:
+        first, second = (file.read_bytes() for file in files)
+        is_x12 = asked[0] is OperationName.SUBMIT_ELIGIBILITY_X12
+        differences = compare(first, second, policy.dedup.fields, is_x12=is_x12)
+    except OSError as error:
+        _fail(f"--compare: found {error.filename} ({error.strerror}), expected two files to read")
+    except NotCanonical as error:
+        _fail(
+            f"--compare: found a body that cannot be read in exactly one way ({error.reason.value}): never deduplicated"
+        )
+    if not differences:
+        print("one question")
+        return
+    print("two questions, they differ in:")
+    for difference in differences:
+        shown = f": {json.dumps(difference.first)} and {json.dumps(difference.second)}" if with_values else ""
+        print(f"  {difference.path}{shown}")
+    raise typer.Exit(1)
 
 
 def _fail(*messages: str) -> NoReturn:

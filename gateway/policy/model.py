@@ -215,6 +215,23 @@ class DedupMode(StrEnum):
     OFF = "off"
 
 
+class FieldsClause(_Clause):
+    """Which differences between two request bodies do not make them two questions."""
+
+    ignored: tuple[str, ...] = Field(
+        default=("controlNumber", "submitterTransactionIdentifier"),
+        description="Dotted paths of fields that do not count, such as the sender's own numbering.",
+    )
+    case_folded: tuple[str, ...] = Field(
+        default=("firstName", "lastName", "middleName", "organizationName", "suffix", "tradingPartnerName"),
+        description="Names of fields, at any depth, whose case does not count.",
+    )
+    sets: tuple[str, ...] = Field(
+        default=("serviceTypeCodes",),
+        description="Names of fields, at any depth, that hold a list whose order does not count.",
+    )
+
+
 class DedupClause(_Clause):
     """Deduplication windows. Read and checked; not yet performed by this version, which says so when it starts."""
 
@@ -223,6 +240,7 @@ class DedupClause(_Clause):
     exclude_prior_month: bool = Field(default=True, strict=True)
     time_zone: TimeZone = "America/New_York"
     outcomes: Mapping[Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"], Duration] = {}
+    fields: FieldsClause = FieldsClause()
     share: Literal["subtenant", "caller"] = "subtenant"
     store_unavailable: Literal["bypass", "reject"] = "bypass"
 

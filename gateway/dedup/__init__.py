@@ -1,0 +1,1 @@
+"""Deduplication: one question, one answer, however often and wherever it is asked."""
