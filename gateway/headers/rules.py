@@ -21,20 +21,12 @@ from multidict import CIMultiDict
 
 from gateway.exchange import Headers, HeadersView, Inbound, Reply
 from gateway.headers.correlation import CORRELATION_ID
-from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
+from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
 
 Pairs = list[tuple[str, str]]
 
-_VISIBLE: Final = bytes(range(0x20, 0x7F)) + b"\t"
+_NO_CONTROL: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 SUBTENANT_ID: Final = "x-optum-subtenant-id"
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
-        *("te", "trailer", "transfer-encoding", "upgrade"),
-    },
-)
-_STOPS_INWARD: Final = HOP_BY_HOP | PROTECTED_HEADERS
 _STOPS_OUTWARD: Final = HOP_BY_HOP | {"content-length", CORRELATION_ID}
 _KEPT_THOUGH_NAMED: Final = frozenset({"cache-control", "date", "link", "location", "traceparent", "tracestate"})
 _KEPT_PREFIXES: Final = ("accept", "content-", "x-optum-")
@@ -47,7 +39,7 @@ def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntr
     passed = [
         (spelling.setdefault(name.lower(), name.decode("ascii")), value.decode("utf-8"))
         for name, value in inbound.raw_headers
-        if (read := _as_anyone_reads(name)) not in _STOPS_INWARD and read not in stopped
+        if (read := _as_anyone_reads(name)) not in PROTECTED_HEADERS and read not in stopped
     ]
     passed += clause.set.items()
     passed.append((CORRELATION_ID, correlation_id))
@@ -88,9 +80,8 @@ def _as_anyone_reads(raw_name: bytes) -> str:
 
 
 def _can_be_sent(value: bytes) -> bool:
-    if not value.isascii():
-        return is_utf8(value.decode("utf-8", "surrogateescape"))
-    return not value.translate(None, _VISIBLE)
+    has_control = bool(value.translate(None, _NO_CONTROL))
+    return not has_control and (value.isascii() or is_utf8(value.decode("utf-8", "surrogateescape")))
 
 
 def is_utf8(value: str) -> bool:

@@ -149,12 +149,14 @@ class Ingress:
         )
         self._in_flight += 1
         self._idle.clear()
-        reply, sent = problem_reply(Stopped(), exchange.correlation_id), _Sent(code=Stopped.code)
+        reply: Reply | None = None
+        sent = _Sent(code=Stopped.code)
         try:
             reply, sent.code = await self._reply(raw, exchange)
             return await self._send(raw, reply, sent)
         finally:
-            self._observers.on_record(self._record(exchange, reply, sent))
+            replied = reply or problem_reply(Stopped(), exchange.correlation_id)
+            self._observers.on_record(self._record(exchange, replied, sent))
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()

@@ -43,14 +43,17 @@ _SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
 
-# Whoever could set or remove one of these could forge an identity, break the framing or lose an answer.
-PROTECTED_HEADERS: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
-        *("authorization", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate"),
-        *("proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-api-key"),
-        *("x-optum-correlation-id", "x-optum-subtenant-id", "x-optum-tenant-id"),
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
     },
 )
+# Whoever could set or remove one of these could forge an identity, break the framing or lose an answer.
+PROTECTED_HEADERS: Final = HOP_BY_HOP | {
+    *("authorization", "content-length", "expect", "host", "x-api-key"),
+    *("x-optum-correlation-id", "x-optum-subtenant-id", "x-optum-tenant-id"),
+}
 
 
 def read_duration(value: object) -> object:

@@ -177,17 +177,14 @@ class TokenKeeper:
 
         Without Redis whoever asks leads: one question a replica, not one a request.
         """
-        for attempt in range(1, _CLAIM_ATTEMPTS + 1):
-            try:
+        for _ in range(_CLAIM_ATTEMPTS):
+            with suppress(StoreUnavailable):
                 return await self._store.claim(
                     owner,
                     self._unwanted,
                     now=self._sources.now(),
                     jitter=self._sources.jitter(),
                 )
-            except StoreUnavailable:
-                if attempt == _CLAIM_ATTEMPTS:
-                    break
         return Lead()
 
     async def _ask(self, owner: str) -> Token:

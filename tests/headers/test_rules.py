@@ -7,8 +7,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.exchange import Inbound, Reply
 from gateway.headers.correlation import CORRELATION_ID
-from gateway.headers.rules import HOP_BY_HOP, SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
-from gateway.policy.model import PROTECTED_HEADERS, CallerEntry, HeadersClause
+from gateway.headers.rules import SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
+from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
 
 Pairs = list[tuple[str, str]]
 MINE = "id-of-the-gateway"
@@ -255,7 +255,7 @@ def test_a_reply_keeps_what_the_upstream_says_about_itself() -> None:
     assert comes_back(pairs) == [*pairs, (CORRELATION_ID, MINE)]
 
 
-@pytest.mark.parametrize("value", ["\udcff", "a\udc80b", "é\udcc3", "a\x01b", "\x00", "a\x7f", "a\rb"])
+@pytest.mark.parametrize("value", ["\udcff", "a\udc80b", "é\udcc3", "é\x01", "a\x01b", "\x00", "a\x7f", "a\rb"])
 def test_a_reply_header_that_cannot_be_sent_is_dropped_and_the_rest_is_not(value: str) -> None:
     assert comes_back([("X-Odd", value), ("X-Even", "é")]) == [("X-Even", "é"), (CORRELATION_ID, MINE)]
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gateway.headers.rules import HOP_BY_HOP
 from gateway.operations import BASE_PATH, OperationName
 from gateway.policy.model import (
+    HOP_BY_HOP,
     PROTECTED_HEADERS,
     Caller,
     CallerEntry,
