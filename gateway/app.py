@@ -19,6 +19,12 @@ import aiohttp
 import uuid_utils
 from aiohttp import web
 
+from gateway.breaker import Breaker
+from gateway.dedup.fingerprint import Asker
+from gateway.dedup.fleet import Fleet, Sources
+from gateway.dedup.flights import Flights
+from gateway.dedup.step import DedupStep
+from gateway.dedup.store import CHANNEL, FlightStore
 from gateway.embedded import EmbeddedUnavailable, EmbeddedValkey
 from gateway.exchange import Record
 from gateway.headers.step import HeadersStep
@@ -33,11 +39,13 @@ from gateway.policy.model import ANONYMOUS
 from gateway.sealing import Key, Sealing, new_key
 from gateway.settings import Address, Settings, variable
 from gateway.store import Store, StoreUnavailable, StoreUrlError, connect
+from gateway.subscription import Subscription
 from gateway.telemetry.log import Log, log_record
 from gateway.telemetry.metrics import Metrics
 from gateway.token.client import TokenClient
 from gateway.token.life import Cause
-from gateway.token.step import FetchResult, Sources, TokenKeeper, TokenNotIssued, TokenStep
+from gateway.token.step import FetchResult, TokenKeeper, TokenNotIssued, TokenStep
+from gateway.token.step import Sources as TokenSources
 from gateway.token.store import TokenStore
 
 VERSION: Final = importlib.metadata.version("eligibility-gateway")
@@ -64,17 +72,22 @@ class Gateway:
     """A gateway that listens."""
 
     ingress: Ingress
+    flights: Flights
     traffic: web.TCPSite
 
     async def drain(self, timeout_s: float, hurrying: asyncio.Event) -> bool:
-        """Accept nothing new, and let what is in flight end; return whether all of it did."""
+        """Accept nothing new, and let what is in flight end, awaited or not; return whether all of it did."""
         self.ingress.drain()
         await self.traffic.stop()
-        waits = [asyncio.create_task(self.ingress.idle()), asyncio.create_task(hurrying.wait())]
+        waits = [asyncio.create_task(self._idle()), asyncio.create_task(hurrying.wait())]
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         return self.ingress.in_flight == 0
+
+    async def _idle(self) -> None:
+        await self.ingress.idle()
+        await self.flights.idle()
 
 
 def run(settings: Settings, log: Log) -> int:
@@ -113,11 +126,20 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
         keys, redis_url = _ring_and_url(settings, stack)
         store = await _open_store(redis_url, metrics, stack)
         session = await stack.enter_async_context(open_session())
-        keeper = _token_keeper(settings, store, Sealing(keys), session, metrics)
+        sealing = Sealing(keys)
+        keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.policies):
             await _first_token(keeper, settings, log)
+        flights = await _open_flights(redis_url, store, sealing, metrics, stack)
+        asked = Asker(
+            upstream=settings.upstream_url,
+            credential=settings.upstream_client_id.get_secret_value(),
+            subtenant="",
+            caller="",
+        )
         steps = Steps(
+            dedup=DedupStep(flights, sealing.name, asked, time.monotonic),
             headers=HeadersStep(),
             token=TokenStep(keeper, time.monotonic),
             upstream=Upstream(session, settings.upstream_url, time.monotonic),
@@ -128,7 +150,12 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
             body_s=settings.body_timeout_s,
         )
         ingress = Ingress(Pipeline(policies, steps), limits, _observers(metrics, log))
-        metrics.watch(in_flight=lambda: ingress.in_flight, token_age=lambda: _age(keeper))
+        metrics.watch(
+            in_flight=lambda: ingress.in_flight,
+            token_age=lambda: _age(keeper),
+            followers=lambda: flights.followers,
+            flights=lambda: flights.count,
+        )
         view = AdminView(
             exposition=metrics.exposition,
             is_ready=lambda: not ingress.is_draining,
@@ -147,7 +174,7 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
             callers=len(policies.callers),
             redis="embedded" if settings.is_embedded else "external",
         )
-        yield Gateway(ingress, traffic)
+        yield Gateway(ingress, flights, traffic)
 
 
 def _refuse_exposure(policies: PolicySet, settings: Settings) -> None:
@@ -173,7 +200,7 @@ def _ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key,
 
 async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Store:
     try:
-        store = Store(connect(url), on_error=metrics.redis_failed)
+        store = _store(url, metrics)
     except StoreUrlError as error:
         raise StartError(f"{variable('redis_url')}: {error}") from error
     stack.push_async_callback(store.close)
@@ -192,6 +219,36 @@ async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Stor
             return store
 
 
+def _store(url: str, metrics: Metrics) -> Store:
+    return Store(connect(url), on_error=metrics.redis_failed, breaker=Breaker(time.monotonic, random.random))
+
+
+async def _open_flights(
+    url: str,
+    store: Store,
+    sealing: Sealing,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Flights:
+    urgent = _store(url, metrics)  # connections of its own: those who wait cannot starve it
+    stack.push_async_callback(urgent.close)
+    sources = Sources(
+        now=time.monotonic,
+        jitter=random.random,
+        new_id=_new_id,
+        on_lost_lease=metrics.lease_lost,
+        on_takeover=metrics.flight_taken_over,
+        on_stored=metrics.answer_stored,
+    )
+    fleet = Fleet(FlightStore(store, urgent, sealing, metrics.value_unusable), sources)
+    listener = Subscription(connect(url), CHANNEL, on_message=fleet.wake, on_subscribed=fleet.wake_all)
+    listener.start()
+    stack.push_async_callback(listener.close)
+    flights = Flights(fleet, sources)
+    stack.push_async_callback(flights.close)
+    return flights
+
+
 def _token_keeper(
     settings: Settings,
     store: Store,
@@ -205,7 +262,7 @@ def _token_keeper(
     return TokenKeeper(
         TokenStore(store, sealing, url, client_id, client_secret),  # another secret is another key: nothing stale
         TokenClient(session, url, client_id, client_secret),
-        Sources(
+        TokenSources(
             now=time.monotonic,
             jitter=random.random,
             new_id=_new_id,

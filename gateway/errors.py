@@ -37,6 +37,7 @@ class Problem:
     source: Source
     retry_safe: bool
     retry_after_s: int | None = None
+    upstream_correlation_id: str = ""
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def document(self, correlation_id: str) -> dict[str, str | int | bool]:
@@ -53,6 +54,8 @@ class Problem:
         }
         if self.retry_after_s is not None:
             document["retry_after_s"] = self.retry_after_s
+        if self.upstream_correlation_id:
+            document["upstream_correlation_id"] = self.upstream_correlation_id
         return document
 
 
@@ -66,9 +69,16 @@ class GatewayError(Exception):
     source: ClassVar[Source]
     retry_safe: ClassVar[bool]
 
-    def __init__(self, *, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        retry_after_s: int | None = None,
+        upstream_correlation_id: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(self.code)
         self.retry_after_s = retry_after_s
+        self.upstream_correlation_id = upstream_correlation_id  # of the request that was sent, where it was another's
         self.headers: Mapping[str, str] = MappingProxyType(dict(headers or {}))
 
     @property
@@ -85,6 +95,7 @@ class GatewayError(Exception):
             source=self.source,
             retry_safe=self.retry_safe,
             retry_after_s=self.retry_after_s,
+            upstream_correlation_id=self.upstream_correlation_id,
             headers=MappingProxyType(headers),
         )
 
@@ -210,6 +221,39 @@ class Overloaded(GatewayError):
     retry_safe = True
 
 
+class AnswerPending(GatewayError):
+    """The caller's time is up while another request for the same answer is still under way."""
+
+    code = "answer_pending"
+    status = 504
+    title = "The answer is still under way."
+    hint = "The same question is being asked; retry, and the answer is yours without another call once it is here."
+    source = Source.UPSTREAM
+    retry_safe = True
+
+
+class QuestionSpent(GatewayError):
+    """The processes that asked this question died over it, one after the other."""
+
+    code = "question_spent"
+    status = 503
+    title = "This question was lost twice."
+    hint = "The transaction may exist upstream; nobody asks again before the time named by Retry-After."
+    source = Source.GATEWAY
+    retry_safe = False
+
+
+class DedupUnavailable(GatewayError):
+    """Redis is silent, and the policy says `store_unavailable: reject`."""
+
+    code = "dedup_unavailable"
+    status = 503
+    title = "Deduplication is not available."
+    hint = "Nothing was sent; retry after the time named by Retry-After."
+    source = Source.GATEWAY
+    retry_safe = True
+
+
 class Internal(GatewayError):
     """A defect of the gateway."""
 
@@ -296,3 +340,14 @@ class CredentialsRefused(GatewayError):
     hint = "Nothing was sent; the operators must check GATEWAY_UPSTREAM_CLIENT_ID and GATEWAY_UPSTREAM_CLIENT_SECRET."
     source = Source.GATEWAY
     retry_safe = True
+
+
+def error_of(code: str) -> type[GatewayError]:
+    """Return the error that has this code; a code that nobody has is a defect's."""
+    waiting: list[type[GatewayError]] = [GatewayError]
+    while waiting:
+        error = waiting.pop()
+        if getattr(error, "code", "") == code:
+            return error
+        waiting += error.__subclasses__()
+    return Internal

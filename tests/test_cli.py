@@ -53,12 +53,12 @@ def test_check_reports_every_problem_of_every_file_and_exits_with_2(tmp_path: Pa
     assert all(": found " in line and ", expected " in line for line in lines)
 
 
-def test_check_says_what_is_valid_and_not_performed(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text('match: {operations: ["*"]}\ndedup: {mode: enforce, window: 24h}\n')
+def test_check_says_what_is_valid_and_has_no_effect(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("match: {operations: [healthcheck]}\ndedup: {mode: enforce, window: 24h}\n")
     (tmp_path / "b.yaml").write_text("callers: {anonymous: {}}\n")
     done = run("check", "--policies", str(tmp_path))
     assert done.returncode == 0
-    assert done.stderr.startswith(f"notice: {tmp_path}/a.yaml:2: dedup.mode: enforce is not yet performed")
+    assert done.stderr.startswith(f"notice: {tmp_path}/a.yaml:2: dedup.mode: enforce has no effect")
 
 
 def test_the_schema_is_json_and_the_one_that_is_shipped() -> None:

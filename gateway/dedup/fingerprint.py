@@ -4,23 +4,38 @@ Rules
 - Tenant and subtenant are always among them; nothing that a caller sent under their names is.
 - Parts are joined by a keyed digest over length-prefixed parts (`Sealing.name`), so that no shift of a boundary
   between two parts makes one question of two.
-- Headers that change the answer are in; all others are not.
+- Every `x-optum-` header may change the answer, known or not yet known, so each is in, but for those that only
+  number a request or say on whose behalf it comes. Other headers are out.
+- A key has three names: of the subtenant, of what is asked on its behalf, and of all the rest. So what is stored for
+  a subtenant, or for a question, can be found again by whoever has the key ring, and by nobody else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.dedup.canonical import FieldRules, NotCanonical, Unreadable, canonical_json, write
 from gateway.dedup.x12 import canonical_x12
+from gateway.exchange import Inbound
+from gateway.policy.model import HeadersClause
 
-VERSION: Final = "1"  # of the canonical form: another form is another question
+VERSION: Final = "2"  # of the canonical form: another form is another question
 X12_FIELD: Final = "x12"
-MOCK_SCENARIOS: Final = "x-optum-rcmelig-mock-scenarios"
+KEY_PREFIX: Final = "eg:flight:"
+VALUE_ADDS: Final = "x-optum-eligibility-disable-value-add"
+DEDUPLICATION: Final = "deduplication"  # of VALUE_ADDS: it asks for a fresh answer, not for another one
+_ANSWERING: Final = "x-optum-"
+_NEUTRAL: Final = frozenset(
+    {"x-optum-correlation-id", "x-optum-trace-id", "x-optum-tenant-id", "x-optum-subtenant-id"},
+)
+
+Naming = Callable[..., str]  # Sealing.name
+Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """On whose behalf a question is asked."""
+    """On whose behalf a question is asked, and of whom."""
 
     upstream: str
     credential: str
@@ -34,12 +49,43 @@ class Question:
 
     meaning: dict[str, Any]
 
-    def parts(self, operation: str, asker: Asker, *, query: str, scenarios: str) -> tuple[str, ...]:
-        """Return everything that makes this question another than the next."""
-        return (
-            *(VERSION, operation, asker.upstream, asker.credential, asker.subtenant, asker.caller),
-            *(scenarios, query, write(self.meaning).decode("ascii")),
-        )
+    def key(self, name: Naming, operation: str, asker: Asker, *, query: str, headers: Pairs) -> bytes:
+        """Return the Redis key of everything that makes this question another than the next."""
+        asked = name("question", VERSION, asker.subtenant, write(self.meaning).decode("ascii"))
+        context = (operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query)
+        flat = [part for pair in headers for part in pair]
+        rest = name("flight", VERSION, *context, *flat, asked)
+        return f"{KEY_PREFIX}{name('subtenant', asker.subtenant)}:{asked}:{rest}".encode()
+
+    def pattern(self, name: Naming, subtenant: str) -> bytes:
+        """Return the pattern of all keys of this question on behalf of a subtenant."""
+        asked = name("question", VERSION, subtenant, write(self.meaning).decode("ascii"))
+        return f"{KEY_PREFIX}*:{asked}:*".encode()
+
+
+def subtenant_pattern(name: Naming, subtenant: str) -> bytes:
+    """Return the pattern of all keys of a subtenant."""
+    return f"{KEY_PREFIX}{name('subtenant', subtenant)}:*".encode()
+
+
+def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
+    """Return the headers that may change the answer, as they go upstream."""
+    found = [
+        (read, value.decode("utf-8", "surrogateescape"))
+        for name, value in inbound.raw_headers
+        if (read := name.lower().replace(b"_", b"-").decode("ascii")).startswith(_ANSWERING)
+        and read not in _NEUTRAL
+        and read not in clause.touched
+    ]
+    found += [(name.lower(), value) for name, value in clause.set.items() if name.lower().startswith(_ANSWERING)]
+    disabled = sorted({one for name, value in found if name == VALUE_ADDS for one in value_adds(value)})
+    others = [(name, value) for name, value in found if name != VALUE_ADDS]
+    return tuple(sorted(others + [(VALUE_ADDS, one) for one in disabled if one != DEDUPLICATION]))
+
+
+def value_adds(header: str) -> tuple[str, ...]:
+    """Return the value-adds that a header disables, in lower case."""
+    return tuple(one.strip().lower() for one in header.split(","))
 
 
 def read_question(body: bytes, rules: FieldRules, *, is_x12: bool) -> Question:

@@ -7,9 +7,7 @@ query without being quoted; anything else, also two ids at once, is replaced.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
 
-CORRELATION_ID: Final = "x-optum-correlation-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -15,12 +15,12 @@ Rules
 - The body is framed anew on each side, so Content-Length and Transfer-Encoding never pass.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from multidict import CIMultiDict
 
-from gateway.exchange import Headers, HeadersView, Inbound, Reply
-from gateway.headers.correlation import CORRELATION_ID
+from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply
 from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
 
 Pairs = list[tuple[str, str]]
@@ -32,9 +32,19 @@ _KEPT_THOUGH_NAMED: Final = frozenset({"cache-control", "date", "link", "locatio
 _KEPT_PREFIXES: Final = ("accept", "content-", "x-optum-")
 
 
-def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntry, correlation_id: str) -> Pairs:
-    """Return the headers that go upstream, without the token and the framing; repeats are spelled as the first."""
-    stopped = clause.touched | _named_by_connection(inbound.headers)
+def outbound_headers(
+    inbound: Inbound,
+    clause: HeadersClause,
+    *,
+    subtenant: str | None,
+    correlation_id: str,
+    decided: Iterable[str] = (),
+) -> Pairs:
+    """Return the headers that go upstream, without the token and the framing; repeats are spelled as the first.
+
+    What an earlier step has `decided` is not passed on.
+    """
+    stopped = clause.touched | _named_by_connection(inbound.headers) | {name.lower() for name in decided}
     spelling: dict[bytes, str] = {}
     passed = [
         (spelling.setdefault(name.lower(), name.decode("ascii")), value.decode("utf-8"))
@@ -43,7 +53,6 @@ def outbound_headers(inbound: Inbound, clause: HeadersClause, caller: CallerEntr
     ]
     passed += clause.set.items()
     passed.append((CORRELATION_ID, correlation_id))
-    subtenant = choose_subtenant(inbound.headers, clause, caller)
     if subtenant is not None:
         passed.append((SUBTENANT_ID, subtenant))
     return passed

@@ -15,8 +15,9 @@ class HeadersStep:
             outbound_headers(
                 exchange.inbound,
                 exchange.governing.headers,
-                exchange.asking.entry,
-                exchange.correlation_id,
+                subtenant=exchange.subtenant,
+                correlation_id=exchange.correlation_id,
+                decided=outbound.headers,
             ),
         )
         reply = await forward(exchange, outbound)

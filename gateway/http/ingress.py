@@ -41,8 +41,8 @@ from gateway.errors import (
     Overloaded,
     Stopped,
 )
-from gateway.exchange import UNKNOWN, Exchange, Inbound, Record, Reply
-from gateway.headers.correlation import CORRELATION_ID, choose_correlation_id, well_formed
+from gateway.exchange import CORRELATION_ID, UNKNOWN, Exchange, Inbound, Record, Reply
+from gateway.headers.correlation import choose_correlation_id, well_formed
 from gateway.http.strict import is_unambiguous
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
@@ -267,6 +267,7 @@ class Ingress:
             upstream_status=exchange.upstream_status,
             upstream_calls=exchange.upstream_calls,
             token_wait_s=exchange.token_wait_s,
+            dedup=exchange.dedup,
             request_bytes=len(exchange.inbound.body),
             reply_bytes=sent.body_bytes,
             is_complete=sent.is_complete,

@@ -7,7 +7,7 @@ Rules
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from gateway.operations import QUESTIONS
 from gateway.policy.match import Route, Table, Tie, decide
 from gateway.policy.model import ANONYMOUS, ANY, Caller, CallersFile, DedupMode, Policy
 
@@ -109,12 +110,19 @@ class PolicySet:
     @property
     def notices(self) -> tuple[str, ...]:
         """What is valid and yet not what its author may think."""
+        active = [policy for policy in self.policies if policy.dedup.mode is not DedupMode.OFF]
         return tuple(
-            f"{self.sources[policy.name].place('dedup', 'mode')}: dedup.mode: {policy.dedup.mode.value} is not yet "
-            "performed by this version: every request is forwarded"
-            for policy in self.policies
-            if policy.dedup.mode is not DedupMode.OFF
+            f"{self.sources[policy.name].place('dedup', 'mode')}: dedup.mode: {policy.dedup.mode.value} {effect}"
+            for policy in active
+            for effect in _effects(policy)
         )
+
+
+def _effects(policy: Policy) -> Iterator[str]:
+    if not {ANY, *QUESTIONS} & set(policy.match.operations):
+        yield f"has no effect: it concerns {' and '.join(sorted(QUESTIONS))}"
+    elif policy.dedup.window == 0:
+        yield "replays nothing with a window of 0s: requests at the same time share one call, later ones do not"
 
 
 def load(directory: Path) -> PolicySet:

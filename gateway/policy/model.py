@@ -33,6 +33,7 @@ from gateway.operations import BASE_PATH, Found, OperationName, find
 ANY: Final = "*"
 ANONYMOUS: Final = "anonymous"
 FORWARDED: Final = "forwarded"
+_NO_LIMIT_S: Final = 86_400.0 * 366  # longer than any month: the window alone counts
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -235,17 +236,42 @@ class FieldsClause(_Clause):
     )
 
 
-class DedupClause(_Clause):
-    """Deduplication windows. Read and checked; not yet performed by this version, which says so when it starts."""
+Outcome = Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"]
 
-    mode: DedupMode = DedupMode.OFF
-    window: Duration = 0.0
-    exclude_prior_month: bool = Field(default=True, strict=True)
-    time_zone: TimeZone = "America/New_York"
-    outcomes: Mapping[Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"], Duration] = {}
+
+class DedupClause(_Clause):
+    """One question, one call: for how long an answer stands for materially identical real-time checks.
+
+    It concerns submit_eligibility and submit_eligibility_x12; other operations pass as they are.
+    """
+
+    mode: DedupMode = Field(
+        default=DedupMode.OFF,
+        description="enforce: answer from the earlier answer. shadow: decide, forward all the same, count. off.",
+    )
+    window: Duration = Field(
+        default=0.0,
+        description="How far back from now an answer may have been given; 0s: never replayed, only shared in flight.",
+    )
+    exclude_prior_month: bool = Field(
+        default=True,
+        strict=True,
+        description="Whether an answer of an earlier calendar month is out of the window: coverage changes then.",
+    )
+    time_zone: TimeZone = Field(default="America/New_York", description="In which months begin.")
+    outcomes: Mapping[Outcome, Duration] = Field(
+        default={"eligible": _NO_LIMIT_S, "ineligible": _NO_LIMIT_S},
+        description="The values of status.value that may be replayed, each with a window of its own.",
+    )
     fields: FieldsClause = FieldsClause()
-    share: Literal["subtenant", "caller"] = "subtenant"
-    store_unavailable: Literal["bypass", "reject"] = "bypass"
+    share: Literal["subtenant", "caller"] = Field(
+        default="subtenant",
+        description="Whose answers are shared: those of all callers of one subtenant, or of one caller alone.",
+    )
+    store_unavailable: Literal["bypass", "reject"] = Field(
+        default="bypass",
+        description="Without Redis: bypass asks the upstream (once for each process), reject refuses with 503.",
+    )
 
 
 class Policy(_Clause):

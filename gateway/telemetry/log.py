@@ -36,6 +36,7 @@ FIELDS: Final = frozenset(
         *("correlation_id", "trace_id", "duration_s", "upstream_s", "upstream_status", "upstream_calls"),
         *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
+        *("dedup", "dedup_reason", "dedup_age_s"),
     },
 )
 
@@ -76,6 +77,9 @@ def log_record(log: Log, record: Record) -> None:
         upstream_status=record.upstream_status,
         upstream_calls=record.upstream_calls,
         token_wait_s=round(record.token_wait_s, 6),
+        dedup=record.dedup.kind if record.dedup is not None else None,
+        dedup_reason=record.dedup.reason if record.dedup is not None else None,
+        dedup_age_s=record.dedup.age_s if record.dedup is not None else None,
         request_bytes=record.request_bytes,
         reply_bytes=record.reply_bytes,
         is_complete=record.is_complete,

@@ -14,12 +14,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
-from gateway.exchange import Record
+from gateway.exchange import Decision, DecisionKind, Record
 
 DURATION_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
     *(75, 90, 100, 105, 110, 115, 118, 120, 122, 125, 130),
 )
+AGE_BUCKETS_S: Final = (1, 10, 60, 300, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000)
 _PREFIX: Final = "eligibility_gateway"
 _KNOWN_STATUS: Final = frozenset(status.value for status in HTTPStatus)
 _OTHER: Final = "other"
@@ -31,6 +32,7 @@ class Metrics:
     def __init__(self, *, version: str, python_version: str, fetch_results: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self._durations: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._decision_counters: dict[tuple[str, str, str, str], Counter] = {}
         self._upstream: dict[tuple[str, int | None], Histogram] = {}
         info = Info(f"{_PREFIX}_build", "What is running.", registry=self.registry)
         info.info({"version": version, "python_version": python_version})
@@ -78,6 +80,7 @@ class Metrics:
         )
         for result in fetch_results:
             self._token_fetches.labels(result)
+        self._observe_dedup()
         self._token_age = Gauge(
             f"{_PREFIX}_token_age_seconds",
             "Age of the token at hand; NaN where there is none.",
@@ -90,10 +93,72 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch(self, *, in_flight: Callable[[], float], token_age: Callable[[], float]) -> None:
-        """Read these gauges from their sources at each scrape."""
-        self._in_flight.set_function(in_flight)
-        self._token_age.set_function(token_age)
+    def _observe_dedup(self) -> None:
+        self._decisions = Counter(
+            f"{_PREFIX}_dedup_decisions",
+            "Requests by what deduplication did with them, or in shadow mode would have done.",
+            ("operation", "mode", "decision", "reason"),
+            registry=self.registry,
+        )
+        self._avoided = Counter(
+            f"{_PREFIX}_dedup_calls_avoided",
+            "Upstream calls that were not made, by what answered instead; `upstream`: made, and answered by the "
+            "upstream's own deduplication.",
+            ("operation", "by"),
+            registry=self.registry,
+        )
+        self._replay_age = Histogram(
+            f"{_PREFIX}_dedup_replay_age_seconds",
+            "How old an answer was when it was replayed.",
+            buckets=AGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._shadow = Counter(
+            f"{_PREFIX}_dedup_shadow_replays",
+            "In shadow mode: replays that would have been, by the outcome they would have stated, and by what they "
+            "would have got wrong (none, details, outcome, no_answer: the fresh call got none).",
+            ("outcome", "difference"),
+            registry=self.registry,
+        )
+        self._followers = Gauge(
+            f"{_PREFIX}_dedup_followers_waiting",
+            "Requests that wait for another's answer in this process.",
+            registry=self.registry,
+        )
+        self._flights = Gauge(
+            f"{_PREFIX}_dedup_flights",
+            "Questions under way in this process, led here or elsewhere.",
+            registry=self.registry,
+        )
+        self._lost_leases, self._takeovers, self._unusable = (
+            Counter(f"{_PREFIX}_dedup_{name}", text, registry=self.registry)
+            for name, text in (
+                ("lost_leases", "Flights that another replica led on before their answer was there."),
+                ("takeovers", "Flights that were led on here after their leader was lost."),
+                ("unusable_values", "Values in Redis that did not open: foreign key, tampered with, or swapped."),
+            )
+        )
+        self._stored_bytes = Counter(
+            f"{_PREFIX}_dedup_stored_bytes",
+            "Bytes of answers that were put into Redis for their window, compressed and sealed.",
+            registry=self.registry,
+        )
+        self._stored = Counter(
+            f"{_PREFIX}_dedup_stored_answers",
+            "Answers that were put into Redis for their window.",
+            registry=self.registry,
+        )
+
+    def watch(self, **sources: Callable[[], float]) -> None:
+        """Read these gauges from their sources at each scrape: in_flight, token_age, followers, flights."""
+        gauges = {
+            "in_flight": self._in_flight,
+            "token_age": self._token_age,
+            "followers": self._followers,
+            "flights": self._flights,
+        }
+        for name, source in sources.items():
+            gauges[name].set_function(source)
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
@@ -117,6 +182,41 @@ class Metrics:
             self._refused.labels(record.code).inc()
         if not record.is_complete:
             self._incomplete.inc()
+        if record.dedup is not None:
+            self._decided(record.operation, record.dedup)
+
+    def _decided(self, operation: str, decision: Decision) -> None:
+        key = (operation, decision.mode, decision.kind, decision.reason)
+        counter = self._decision_counters.get(key)
+        if counter is None:
+            counter = self._decision_counters[key] = self._decisions.labels(*key)
+        counter.inc()
+        is_enforced = decision.mode == "enforce"
+        if is_enforced and decision.kind in {DecisionKind.REPLAY, DecisionKind.FOLLOW}:
+            self._avoided.labels(operation, decision.kind).inc()
+        if decision.is_upstream_duplicate:
+            self._avoided.labels(operation, "upstream").inc()
+        if is_enforced and decision.age_s is not None:
+            self._replay_age.observe(decision.age_s)
+        if decision.difference:
+            self._shadow.labels(decision.outcome, decision.difference).inc()
+
+    def lease_lost(self) -> None:
+        """Count one flight that another replica led on."""
+        self._lost_leases.inc()
+
+    def flight_taken_over(self) -> None:
+        """Count one flight that was led on here."""
+        self._takeovers.inc()
+
+    def value_unusable(self) -> None:
+        """Count one value that did not open."""
+        self._unusable.inc()
+
+    def answer_stored(self, size: int) -> None:
+        """Count one answer that was put into Redis."""
+        self._stored.inc()
+        self._stored_bytes.inc(size)
 
     def token_fetched(self, result: str) -> None:
         """Count one question to the token endpoint."""

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from multidict import CIMultiDict
 
+from gateway.dedup.step import DedupStep
 from gateway.errors import GatewayError, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Inbound, Outbound, Reply
 from gateway.headers.step import HeadersStep
@@ -24,6 +25,7 @@ async def unreached(_forward: Forward, _exchange: Exchange, _outbound: Outbound,
 
 
 STEPS = Steps(
+    dedup=cast("DedupStep", unreached),
     headers=cast("HeadersStep", unreached),
     token=cast("TokenStep", unreached),
     upstream=cast("Upstream", unreached),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.dedup.canonical import FieldRules, NotCanonical, Unreadable
 from gateway.dedup.fingerprint import Asker, Question, read_question
 from gateway.dedup.x12 import canonical_x12
+from gateway.sealing import Sealing, new_key
 
 
 def interchange(*body: str, number: str = "000000001", element: str = "*", end: str = "~", composite: str = ":") -> str:
@@ -122,9 +123,12 @@ ASKER = Asker(upstream="https://api", credential="client", subtenant="sub", call
     two=st.tuples(*[st.text(max_size=3)] * 6),
 )
 def test_whoever_differs_in_any_part_asks_another_question(one: tuple[str, ...], two: tuple[str, ...]) -> None:
-    def parts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    name = Sealing([new_key("a")]).name
+
+    def key(texts: tuple[str, ...]) -> bytes:
         upstream, credential, subtenant, caller, query, scenarios = texts
         asker = Asker(upstream=upstream, credential=credential, subtenant=subtenant, caller=caller)
-        return Question({"a": 1}).parts("submit_eligibility", asker, query=query, scenarios=scenarios)
+        headers = (("x-optum-rcmelig-mock-scenarios", scenarios),)
+        return Question({"a": 1}).key(name, "submit_eligibility", asker, query=query, headers=headers)
 
-    assert (parts(one) == parts(two)) is (one == two)
+    assert (key(one) == key(two)) is (one == two)

@@ -29,6 +29,11 @@ BODY = {
 }
 
 
+def about(member: object) -> dict[str, Any]:
+    """A question about another member: nobody shares its answer."""
+    return BODY | {"subscriber": {"memberId": f"TESTMEMBER-{member}", "dateOfBirth": "19700101"}}
+
+
 @dataclass(slots=True)
 class Running:
     """A gateway that runs in this test, with what it logs."""

@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from gateway.app import StartError
-from tests.e2e.conftest import environment, run_gateway
+from tests.e2e.conftest import about, environment, run_gateway
 from tests.e2e.test_pass_through import raw_exchange
 from tests.scripted import Request, ScriptedUpstream, reply
 
@@ -138,7 +138,7 @@ async def test_one_request_more_than_the_process_holds_is_503_at_once(redis_url:
         ScriptedUpstream(answer=hold) as upstream,
         run_gateway(environment(upstream.url, redis_url, max_in_flight="2")) as gateway,
     ):
-        waiting = [asyncio.create_task(gateway.submit()) for _ in range(2)]
+        waiting = [asyncio.create_task(gateway.submit(about(number))) for number in range(2)]
         await held.acquire()
         await held.acquire()
         response = await gateway.submit()

@@ -109,7 +109,8 @@ async def test_sigterm_lets_what_is_in_flight_end_and_says_so(valkey: EmbeddedVa
             response = await answer
             assert response.status == 200
             assert response.headers["Connection"] == "close"
-        assert gateway.end() == 0
+        assert gateway.popen.wait(30) == 0
+        gateway.end()
     assert '"drained":true' in "".join(gateway.output())
 
 

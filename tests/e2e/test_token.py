@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from gateway.app import StartError
 from gateway.embedded import EmbeddedValkey
 from gateway.simulator import Options, Simulator
-from tests.e2e.conftest import BODY, KEYS, Running, environment, run_gateway
+from tests.e2e.conftest import KEYS, Running, about, environment, run_gateway
 from tests.running import GatewayProcess, eventually, simulator_process
 from tests.scripted import TOKEN_REPLY, ScriptedUpstream, reply
 
@@ -36,12 +37,12 @@ async def test_fifty_first_requests_over_two_processes_need_one_token(valkey: Em
                 await session.post(f"{url}/_simulator/reset")
                 await redis.flushall()  # as cold as a fleet can be: the processes have theirs in memory only
 
-                async def ask(base: str) -> int:
-                    async with session.post(f"{base}/rcm/eligibility/v1", json=BODY) as response:
+                async def ask(base: str, number: int) -> int:
+                    async with session.post(f"{base}/rcm/eligibility/v1", json=about(number)) as response:
                         await response.read()
                         return response.status
 
-                statuses = await asyncio.gather(*(ask((first, second)[i % 2].url) for i in range(50)))
+                statuses = await asyncio.gather(*(ask((first, second)[i % 2].url, i) for i in range(50)))
                 assert statuses == [200] * 50
                 seen = await counters(session, url)
     assert seen["submissions_processed"] == 50
@@ -120,8 +121,10 @@ async def test_the_old_token_serves_while_the_issuer_is_down_and_the_new_one_com
     ):
         await fault(gateway, simulator, kind="status", status=503, operation="token", times=1)
 
+        numbers = count()
+
         async def was_renewed() -> bool:
-            assert (await gateway.submit()).status == 200
+            assert (await gateway.submit(about(next(numbers)))).status == 200
             seen = await counters(gateway.session, simulator.url)
             return bool(seen["tokens_issued"] >= 2)
 

@@ -5,8 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.exchange import Inbound, Reply
-from gateway.headers.correlation import CORRELATION_ID
+from gateway.exchange import CORRELATION_ID, Inbound, Reply
 from gateway.headers.rules import SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
 from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
 
@@ -37,7 +36,9 @@ def answered(pairs: Sequence[tuple[str, str]]) -> Reply:
 def goes_out(
     pairs: Sequence[tuple[str, str]], clause: HeadersClause | None = None, caller: CallerEntry = NOBODY
 ) -> Pairs:
-    return outbound_headers(received(pairs), clause or HeadersClause(), caller, MINE)
+    clause = clause or HeadersClause()
+    subtenant = choose_subtenant(sent(pairs), clause, caller)
+    return outbound_headers(received(pairs), clause, subtenant=subtenant, correlation_id=MINE)
 
 
 def comes_back(pairs: Sequence[tuple[str, str]]) -> Pairs:
@@ -275,7 +276,8 @@ def test_a_value_is_utf8_if_its_bytes_were(value: bytes) -> None:
 def test_what_was_received_is_left_as_it_was() -> None:
     inbound = received([("Authorization", "Bearer x"), ("X-Site", "a")])
 
-    outbound_headers(inbound, HeadersClause.model_validate({"remove": ["X-Site"]}), NOBODY, MINE)
+    clause = HeadersClause.model_validate({"remove": ["X-Site"]})
+    outbound_headers(inbound, clause, subtenant=None, correlation_id=MINE)
 
     assert list(inbound.headers.items()) == [("Authorization", "Bearer x"), ("X-Site", "a")]
 
@@ -284,3 +286,11 @@ def test_repeats_of_a_header_are_spelled_as_its_first_and_keep_their_order() -> 
     pairs = [("x-a", "1"), ("x_a", "2"), ("X-A", "3")]
 
     assert goes_out(pairs)[:3] == [("x-a", "1"), ("x_a", "2"), ("x-a", "3")]
+
+
+def test_what_an_earlier_step_decided_replaces_what_the_caller_sent() -> None:
+    inbound = received([("accept-encoding", "gzip"), ("Accept_Encoding", "br"), ("X-Site", "a")])
+
+    found = outbound_headers(inbound, HeadersClause(), subtenant=None, correlation_id=MINE, decided=["Accept-Encoding"])
+
+    assert found == [("X-Site", "a"), (CORRELATION_ID, MINE)]

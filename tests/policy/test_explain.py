@@ -60,7 +60,7 @@ def origins(policies: PolicySet, tmp_path: Path) -> dict[str, tuple[object, str]
         ("headers.remove", [], "checks.yaml:8"),
         ("token.inject", True, "default"),
         ("dedup.mode", "shadow", "checks.yaml:9"),
-        ("dedup.outcomes", {}, "default"),
+        ("dedup.outcomes.eligible", "366d", "default"),
         ("caller.secret_sha256", "2 masked", "callers.yaml:3"),
         ("caller.subtenant", "s-1", "callers.yaml:4"),
         ("caller.operations", ["*"], "default"),

@@ -56,12 +56,28 @@ def test_a_directory_inside_is_not_read(loaded: Loaded, tmp_path: Path) -> None:
     assert len(loaded({"checks.yaml": POLICY, "callers.yaml": CALLERS}).policies) == 1
 
 
-@pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_what_is_not_yet_performed_is_said(loaded: Loaded, tmp_path: Path, mode: str) -> None:
-    found = loaded({"callers.yaml": CALLERS, "checks.yaml": f"{POLICY}dedup:\n  window: 24h\n  mode: {mode}\n"})
+@pytest.mark.parametrize(
+    ("operations", "mode", "effect"),
+    [
+        ("['*']", "enforce", "replays nothing with a window of 0s"),
+        ("[submit_eligibility]", "shadow", "replays nothing with a window of 0s"),
+        ("[healthcheck]", "enforce", "has no effect: it concerns submit_eligibility and submit_eligibility_x12"),
+    ],
+)
+def test_what_is_valid_and_not_what_its_author_may_think_is_said(
+    loaded: Loaded, tmp_path: Path, operations: str, mode: str, effect: str
+) -> None:
+    policy = f"match: {{operations: {operations}}}\ndedup:\n  window: 0s\n  mode: {mode}\n"
 
-    (notice,) = found.notices
-    assert notice.startswith(f"{tmp_path}/checks.yaml:5: dedup.mode: {mode} is not yet performed by this version")
+    (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
+
+    assert notice.startswith(f"{tmp_path}/checks.yaml:4: dedup.mode: {mode} {effect}")
+
+
+def test_a_window_for_questions_needs_no_word(loaded: Loaded) -> None:
+    policy = "match: {operations: ['*']}\ndedup: {mode: enforce, window: 24h}\n"
+
+    assert loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices == ()
 
 
 @pytest.mark.parametrize("relative", [False, True])

@@ -19,6 +19,7 @@ RECORD: dict[str, Any] = {
     "upstream_status": 200,
     "upstream_calls": 1,
     "token_wait_s": 0.0,
+    "dedup": None,
     "request_bytes": 10,
     "reply_bytes": 20,
     "is_complete": True,

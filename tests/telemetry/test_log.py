@@ -44,7 +44,7 @@ def test_a_record_is_one_json_object_on_one_line(record: Make) -> None:
     (line,) = lines(stream)
     expected = {field.name: getattr(record(), field.name) for field in fields(Record)} | AS_LOGGED
     assert {name: value for name, value in line.items() if name in expected} == expected
-    assert set(line) - set(expected) == {"event", "level", "timestamp"}
+    assert set(line) - set(expected) == {"event", "level", "timestamp", "dedup_reason", "dedup_age_s"}
     assert (line["event"], line["level"]) == ("request", "info")
 
 

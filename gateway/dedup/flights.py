@@ -1,0 +1,274 @@
+"""Flights of one process: one led request and those who follow it.
+
+Rules
+- A leader's call belongs to its flight, not to the caller that began it: whoever leaves takes nothing from the others,
+  and an answer that nobody waits for any more is kept all the same.
+- First this process, then the fleet: of one question one flight in each process asks Redis, the others join it.
+- A lease is renewed for as long as the call takes, also where Redis was silent when it was asked for: the claim may
+  have been carried out unheard. Who has lost the lease goes on for its own callers, and publishes nothing.
+- Nobody fans out: what the leader got, good or bad, is what the others get. Only a leader that died, or was stopped,
+  has a successor, and exactly one.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+from gateway.dedup.fleet import Answer, Fleet, Followed, Replayed, Seen, Sources, Terms
+from gateway.dedup.replay import SHARE_MAX_BYTES, Landing, NoAnswer, NotShareable, share
+from gateway.dedup.store import Lead, Spent, Wait
+from gateway.errors import AnswerPending, GatewayError, Internal, Overloaded, QuestionSpent, Stopped
+from gateway.exchange import Reply
+from gateway.store import StoreUnavailable
+
+MAX_FOLLOWERS: Final = 20_000
+_RENEW_S: Final = 5.0
+
+Call = Callable[[], Awaitable[Reply]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """The request led, and this is the upstream's answer; for `kept_s` the same question is answered from it."""
+
+    reply: Reply
+    landing: Landing
+    kept_s: float = 0.0
+    has_lease: bool = True
+
+
+Outcome = Led | Followed | Replayed
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One question under way in this process. `outcome` is what those who join get."""
+
+    terms: Terms
+    owner: str
+    followers: "set[asyncio.Future[Outcome]]" = field(default_factory=set)
+    outcome: Outcome | None = None
+    renewing: asyncio.TimerHandle | None = None
+    has_lease: bool = False
+
+    def land(self, outcome: Outcome) -> None:
+        """Tell everybody who joined."""
+        self.outcome = outcome
+        for follower in self.followers:
+            if not follower.done():
+                follower.set_result(outcome)
+        self.followers.clear()
+
+
+class Flights:
+    """All flights of this process."""
+
+    def __init__(self, fleet: Fleet, sources: Sources) -> None:
+        self._fleet = fleet
+        self._sources = sources
+        self._flights: dict[tuple[bytes, int], _Flight] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.followers = 0  # who wait now, for the gauge
+
+    async def answer(self, terms: Terms, call: Call) -> Outcome:
+        """Lead, follow or replay. Raises GatewayError where there is no answer."""
+        place = (terms.key, terms.group)
+        flight = self._flights.get(place)
+        if flight is not None:
+            return await self._follow(flight, terms)
+        flight = self._flights[place] = _Flight(terms, self._sources.new_id())
+        try:
+            seen = await self._fleet.seen_or_none(terms, flight.owner)
+        except BaseException as error:
+            self._over(flight, Followed(_no_answer(error, terms)))
+            raise
+        if isinstance(seen, Replayed):  # no task for what is there already
+            self._over(flight, seen)
+            return seen
+        task = self._own(self._fly(flight, seen, call))
+        return await (self._bounded(task, terms) if isinstance(seen, Wait) else _outcome(task))
+
+    async def watch(self, terms: Terms, call: Call) -> tuple[Seen | None, Led]:
+        """Ask upstream in any case, and say what `answer` would have found; None where Redis is silent."""
+        flight = _Flight(terms, self._sources.new_id())
+        seen: Seen | None = None
+        with suppress(StoreUnavailable):
+            seen = await self._fleet.seen(terms, flight.owner)
+        if isinstance(seen, Lead):
+            return seen, await _outcome(self._own(self._lead(flight, seen, call)))
+        reply, landing = await _whole(await call())
+        return seen, Led(reply, landing)
+
+    async def refresh(self, terms: Terms, call: Call) -> Led:
+        """Ask upstream in any case, and let the answer take the place of an earlier one."""
+        return await _outcome(self._own(self._refresh(terms, call)))
+
+    @property
+    def count(self) -> int:
+        """What is under way, with or without anybody who waits for it."""
+        return len(self._tasks)
+
+    async def idle(self) -> None:
+        """Return when no flight is under way, and every answer that is to be kept is kept or given up."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """End every flight; those who wait elsewhere are told that it needs a successor."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, flight: _Flight, terms: Terms) -> Outcome:
+        if flight.outcome is not None:  # landed, and just being published
+            return flight.outcome
+        if len(flight.followers) >= MAX_FOLLOWERS:
+            raise Overloaded(retry_after_s=1)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        flight.followers.add(future)
+        self.followers += 1
+        try:
+            return await self._bounded(future, terms)
+        finally:
+            flight.followers.discard(future)
+            self.followers -= 1
+
+    async def _bounded(self, landing: "asyncio.Future[T]", terms: Terms) -> T:
+        try:
+            async with asyncio.timeout(max(terms.waits_until - self._sources.now(), 0.0)):
+                return await _outcome(landing)
+        except TimeoutError:
+            raise AnswerPending(retry_after_s=1) from None
+
+    async def _fly(self, flight: _Flight, seen: Seen | None, call: Call) -> Outcome:
+        """Bring a flight to its end. Raises what the call raises."""
+        try:
+            if isinstance(seen, Wait):
+                seen = await self._fleet.until_landed(flight.terms, flight.owner, seen)
+            match seen:
+                case Lead() | None:
+                    return await self._lead(flight, seen, call)
+                case Spent(wait_s):
+                    raise QuestionSpent(retry_after_s=math.ceil(wait_s))
+                case Followed() | Replayed():
+                    self._over(flight, seen)
+                    return seen
+                case Wait():
+                    raise AssertionError("waited for already")
+        except BaseException as error:
+            self._over(flight, Followed(_no_answer(error, flight.terms)))
+            raise
+
+    async def _lead(self, flight: _Flight, lease: Lead | None, call: Call) -> Led:
+        """Make the call; tell this process, then the fleet. Raises what the call raises."""
+        claimed_at = self._sources.now()
+        flight.has_lease = lease is not None
+        if lease is not None and lease.attempt > 1:
+            self._sources.on_takeover()
+        self._renew_later(flight)
+        try:
+            reply, landing = await _whole(await call())
+        except asyncio.CancelledError as stopped:
+            self._over(flight, Followed(_no_answer(stopped, flight.terms)))
+            await self._fleet.abandon(flight.terms, flight.owner)
+            raise
+        except Exception as error:
+            await self._land(flight, _no_answer(error, flight.terms), lease, claimed_at)
+            raise
+        kept_s = await self._land(flight, landing, lease, claimed_at)
+        return Led(reply, landing, kept_s, lease is not None)
+
+    async def _land(self, flight: _Flight, landing: Landing, lease: Lead | None, claimed_at: float) -> float:
+        heard_at = self._sources.now()
+        given_at = None if lease is None else lease.now + heard_at - claimed_at
+        answer = Answer(landing, heard_at, given_at)
+        flight.land(Followed(landing))
+        try:
+            if lease is None:  # nobody elsewhere waits for it, and nobody here shall wait for Redis again
+                if answer.outcome:
+                    self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
+                return 0.0
+            return await self._fleet.publish(flight.terms, flight.owner, answer)
+        except StoreUnavailable:
+            if answer.outcome and len(self._tasks) < MAX_FOLLOWERS:
+                self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
+            return 0.0
+        finally:
+            self._over(flight, Followed(landing))
+
+    def _over(self, flight: _Flight, outcome: Outcome) -> None:
+        if flight.renewing is not None:
+            flight.renewing.cancel()
+        place = (flight.terms.key, flight.terms.group)
+        if self._flights.get(place) is flight:
+            del self._flights[place]
+        if flight.outcome is None:
+            flight.land(outcome)
+
+    async def _refresh(self, terms: Terms, call: Call) -> Led:
+        reply, landing = await _whole(await call())
+        answer = Answer(landing, self._sources.now(), None)
+        return Led(reply, landing, await self._fleet.refresh(terms, self._sources.new_id(), answer))
+
+    def _renew_later(self, flight: _Flight) -> None:
+        loop = asyncio.get_running_loop()
+        flight.renewing = loop.call_later(_RENEW_S, lambda: self._own(self._renew(flight)))
+
+    async def _renew(self, flight: _Flight) -> None:
+        with suppress(StoreUnavailable):
+            if await self._fleet.renew(flight.terms, flight.owner):
+                flight.has_lease = True
+            else:
+                if flight.has_lease and flight.outcome is None:
+                    self._sources.on_lost_lease()
+                return
+        if flight.outcome is None:
+            self._renew_later(flight)
+
+    def _own(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have left, and nobody else is to be told
+
+
+async def _outcome(landing: "asyncio.Future[T]") -> T:
+    """Await what goes on without us. Raises Stopped where it does not, because the process ends."""
+    try:
+        return await asyncio.shield(landing)
+    except asyncio.CancelledError:
+        if landing.cancelled():
+            raise Stopped from None
+        raise
+
+
+async def _whole(reply: Reply) -> tuple[Reply, Landing]:
+    """Read a reply to its end, and say how it is shared; one that is too large stays with whoever led."""
+    if reply.rest is None:
+        return reply, share(reply)
+    body = bytearray(reply.body)
+    async for part in reply.rest:
+        body += part
+        if len(body) > SHARE_MAX_BYTES:
+            return replace(reply, body=bytes(body)), NotShareable()
+    whole = replace(reply, body=bytes(body), rest=None)
+    return whole, share(whole)
+
+
+def _no_answer(error: BaseException, terms: Terms) -> NoAnswer:
+    match error:
+        case GatewayError():
+            return NoAnswer(error.code, terms.correlation_id, error.retry_after_s)
+        case asyncio.CancelledError():
+            return NoAnswer(Stopped.code, terms.correlation_id)
+        case _:
+            return NoAnswer(Internal.code, terms.correlation_id)

@@ -1,0 +1,290 @@
+"""Flights in Redis: one hash for each question, changed by idempotent Lua steps.
+
+A flight is pending (`st` is P) while somebody leads it, and complete (C) once a fact about the patient is kept.
+Any other landing is handed to those who waited for it and leaves the question free.
+
+Rules
+- Time is the server's own (`TIME`), so the clocks of replicas never matter; every key always has a TTL.
+- Each step says the same again when it is repeated by the same owner: its first answer may have been lost.
+- `claim` makes at most one owner lead at any moment. Where a leader died, the next claim succeeds it, at most
+  `max_try` times in the life of a flight: a question that kills whoever asks it is not asked for ever.
+- `finish` by anybody but the owner changes nothing, unless the key is gone: then the answer is better than nothing.
+- A complete flight stays as it is until its TTL; only an answer that was asked for afresh, and was given later,
+  takes its place.
+- Values are sealed for their key; one that does not open is a miss. When it was given is inside of it, so nobody who
+  can write to Redis makes an answer younger than it is.
+
+Fields: st, own, try, dl (ms), at (ms), val (sealed), brief; of the last landing that is not kept: sown, sval,
+suntil (ms).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from gateway.dedup.replay import Landing, Unpackable, pack, unpack
+from gateway.sealing import Sealing
+from gateway.store import Script, ScriptRunner, StoreUnavailable
+
+CHANNEL: Final = b"eg:flights"
+
+_NOW: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+
+# ARGV: own, lease, life, max_try, waited, unwanted
+_CLAIM: Final = Script.of(
+    _NOW
+    + """
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'sown', 'sval', 'suntil')
+if ARGV[5] ~= '' and h[6] == ARGV[5] and tonumber(h[8]) > now then return {'LANDED', h[7]} end
+if h[1] == 'C' and h[2] ~= ARGV[6] then return {'KEPT', h[5], h[2], now} end
+local try = 0
+if h[1] == 'P' then
+  try = tonumber(h[3])
+  if h[2] == ARGV[1] then
+    try = try - 1
+  elseif tonumber(h[4]) > now then
+    return {'WAIT', h[2], h[4] - now}
+  elseif try >= tonumber(ARGV[4]) then
+    return {'SPENT', redis.call('PTTL', KEYS[1])}
+  end
+end
+redis.call('HDEL', KEYS[1], 'val', 'at', 'brief')
+redis.call('HSET', KEYS[1], 'st', 'P', 'own', ARGV[1], 'try', try + 1, 'dl', now + ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {'LEAD', try + 1, now}
+""",
+)
+
+# ARGV: own, lease, life
+_RENEW: Final = Script.of(
+    _NOW
+    + """
+local h = redis.call('HMGET', KEYS[1], 'st', 'own')
+if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'dl', now + ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+""",
+)
+
+# ARGV: own, kind (keep, fresh, share), sealed value, answered at, keep for, share for, channel
+_FINISH: Final = Script.of(
+    _NOW
+    + """
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief')
+if (h[1] == 'C' and h[2] == ARGV[1]) or h[4] == ARGV[1] then return 1 end
+local mine = h[1] == 'P' and h[2] == ARGV[1]
+local kept = h[1] == 'C' and ARGV[2] == 'fresh' and tonumber(h[3]) < tonumber(ARGV[4])
+local idle = not h[1] and (ARGV[2] == 'fresh' or redis.call('EXISTS', KEYS[1]) == 0)
+if not (mine or kept or idle) then return 0 end
+local kind = h[5] and 'share' or ARGV[2]
+if kind == 'share' then
+  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief')
+  redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + ARGV[6])
+  redis.call('PEXPIRE', KEYS[1], ARGV[6])
+else
+  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil')
+  redis.call('HSET', KEYS[1], 'st', 'C', 'own', ARGV[1], 'val', ARGV[3], 'at', ARGV[4])
+  redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[6]))
+end
+redis.pcall('PUBLISH', ARGV[7], KEYS[1])
+return kind == 'share' and ARGV[2] ~= 'share' and 2 or 1
+""",
+)
+
+# ARGV: own, channel
+_ABANDON: Final = Script.of(
+    """
+local h = redis.call('HMGET', KEYS[1], 'st', 'own')
+if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'own', '', 'dl', 0)
+redis.pcall('PUBLISH', ARGV[2], KEYS[1])
+return 1
+""",
+)
+
+_FORGET: Final = Script.of(
+    """
+local state = redis.call('HGET', KEYS[1], 'st')
+if state == 'P' then redis.call('HSET', KEYS[1], 'brief', 1) return 0 end
+redis.call('DEL', KEYS[1])
+return state == 'C' and 1 or 0
+""",
+)
+
+
+_CLOCK: Final = Script.of(_NOW + "return now")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long things last, in seconds: a lease far shorter than an upstream call, a life far longer than a lease."""
+
+    lease_s: float = 15.0
+    life_s: float = 150.0
+    share_s: float = 5.0
+    max_try: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """This owner leads: the upstream is its to ask. `attempt` is above 1 where a leader was lost before."""
+
+    attempt: int
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An earlier answer; `owner` led it."""
+
+    landing: Landing
+    owner: str
+    answered_at: float
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The landing of the flight that was waited for."""
+
+    landing: Landing
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another owner leads; without a sign of life its lease ends after so long."""
+
+    owner: str
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """As many leaders as may were lost over this question; it is free again after so long."""
+
+    wait_s: float
+
+
+Claim = Lead | Kept | Landed | Wait | Spent
+
+
+class Finish(StrEnum):
+    """What is to become of an answer: kept for the window, kept in place of an earlier one, or only handed over."""
+
+    KEEP = "keep"
+    FRESH = "fresh"
+    SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class FlightStore:
+    """Flights, shared by every replica that has the same key ring.
+
+    `urgent` has a connection of its own: leases are renewed, and answers published, however many wait.
+    """
+
+    runner: ScriptRunner
+    urgent: ScriptRunner
+    sealing: Sealing
+    on_unusable: Callable[[], None]
+    times: Times = Times()
+
+    async def claim(self, key: bytes, owner: str, *, waited: str = "", unwanted: str = "") -> Claim:
+        """Lead, wait, or take what there is: the landing of the flight of `waited`, or a kept answer.
+
+        A kept answer led by `unwanted` is treated as missing. Raises StoreUnavailable.
+        """
+        try:
+            return await self._claim(key, owner, waited, unwanted)
+        except (ValueError, TypeError):  # whatever stands there, we did not write it
+            raise StoreUnavailable("answer") from None
+
+    async def _claim(self, key: bytes, owner: str, waited: str, unwanted: str) -> Claim:
+        times = self.times
+        arguments = (_ms(times.lease_s), _ms(times.life_s), times.max_try)
+        for _ in range(2):  # the second time without the value that did not open
+            answer: Any = await self.runner.run(_CLAIM, key, owner, *arguments, waited, unwanted)
+            match answer:
+                case [b"KEPT", bytes(sealed), bytes(leader), int(now_ms)]:
+                    opened = self._opened(key, sealed)
+                    if opened is not None:
+                        return Kept(opened[0], leader.decode(), opened[1], now_ms / 1000)
+                    unwanted = leader.decode()
+                case [b"LANDED", bytes(sealed)]:
+                    opened = self._opened(key, sealed)
+                    if opened is not None:
+                        return Landed(opened[0])
+                    waited = ""
+                case [b"WAIT", bytes(leader), int(lease_ms)]:
+                    return Wait(leader.decode(), min(lease_ms / 1000, times.lease_s))
+                case [b"SPENT", int(wait_ms)]:
+                    return Spent(min(max(wait_ms / 1000, 1.0), times.life_s))
+                case [b"LEAD", int(attempt), int(now_ms)]:
+                    return Lead(attempt, now_ms / 1000)
+                case _:
+                    break
+        raise StoreUnavailable("answer")
+
+    async def renew(self, key: bytes, owner: str) -> bool:
+        """Keep the lease; return whether it is still this owner's. Raises StoreUnavailable."""
+        times = self.times
+        return bool(await self.urgent.run(_RENEW, key, owner, _ms(times.lease_s), _ms(times.life_s)))
+
+    async def now(self, key: bytes) -> float:
+        """Return the server's clock. Raises StoreUnavailable."""
+        now_ms: int = await self.runner.run(_CLOCK, key)
+        return now_ms / 1000
+
+    def seal(self, key: bytes, landing: Landing, answered_at: float) -> bytes:
+        """Return what `finish` stores."""
+        return self.sealing.seal(key, pack(landing, answered_at))
+
+    async def finish(  # noqa: PLR0913 - one atomic step
+        self,
+        key: bytes,
+        owner: str,
+        kind: Finish,
+        sealed: bytes,
+        *,
+        answered_at: float,
+        keep_s: float,
+    ) -> Finish | None:
+        """Publish a landing; return what became of it, None if the flight is another's. Raises StoreUnavailable."""
+        done = await self.urgent.run(
+            *(_FINISH, key, owner, kind.value, sealed, _ms(answered_at)),
+            *(_ms(keep_s), _ms(self.times.share_s), CHANNEL),
+        )
+        match done:
+            case 1:
+                return kind
+            case 2:
+                return Finish.SHARE
+            case _:
+                return None
+
+    async def abandon(self, key: bytes, owner: str) -> None:
+        """Give the lease back without an answer, so that a successor leads at once. Raises StoreUnavailable."""
+        await self.urgent.run(_ABANDON, key, owner, CHANNEL)
+
+    async def forget(self, key: bytes) -> bool:
+        """Remove a kept answer; return whether there was one. A flight under way will keep nothing.
+
+        Raises StoreUnavailable.
+        """
+        return bool(await self.runner.run(_FORGET, key))
+
+    def _opened(self, key: bytes, sealed: bytes) -> tuple[Landing, float] | None:
+        packed = self.sealing.open(key, sealed)
+        if packed is not None:
+            try:
+                return unpack(packed)
+            except Unpackable:
+                pass
+        self.on_unusable()
+        return None
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
