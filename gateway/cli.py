@@ -211,6 +211,53 @@ def explain_command(
         raise typer.Exit(1)
 
 
+@app.command("forget")
+def forget_command(
+    body: Annotated[
+        Path | None,
+        typer.Option("--body", metavar="FILE", help="A request body; what is stored for the same question goes."),
+    ] = None,
+    subtenant: Annotated[
+        str | None,
+        typer.Option("--subtenant", metavar="ID", help="All that is stored for it, or with --body only that."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that is stored for any question.")] = False,
+) -> None:
+    """Forget stored answers: the next request for the same question asks the upstream again.
+
+    Needs the environment of `serve`: the Redis, the key ring, the policies. An answer that is under way is handed to
+    those who wait for it, and not kept.
+
+    Exit codes: 0 done, and it says how many answers were forgotten; 1 Redis does not answer; 2 the command is wrong.
+    """
+    from gateway.dedup.canonical import NotCanonical
+    from gateway.forget import forget, patterns
+    from gateway.sealing import Sealing
+    from gateway.store import StoreUnavailable, StoreUrlError
+
+    if everything == (body is not None or subtenant is not None):
+        _fail("found no choice of what to forget, or two, expected --body and/or --subtenant, or --all")
+    try:
+        settings = read_settings(os.environ)
+        if settings.is_embedded:
+            _fail("GATEWAY_REDIS_URL: found 'embedded', expected the Redis of the gateways that run")
+        name = Sealing(settings.keys).name
+        content = body.read_bytes() if body is not None else None
+        count = forget(settings, patterns(_load(settings.policies), name, body=content, subtenant=subtenant))
+    except SettingsError as error:
+        _fail(*(str(problem) for problem in error.problems))
+    except OSError as error:
+        _fail(f"--body: found {error.filename} ({error.strerror}), expected a file to read")
+    except NotCanonical as error:
+        _fail(f"--body: found a body that is never stored ({error.reason.value}), expected one that can be")
+    except StoreUrlError as error:
+        _fail(f"GATEWAY_REDIS_URL: {error}")
+    except StoreUnavailable:
+        print("GATEWAY_REDIS_URL: found no Redis that does it, expected the Redis of the gateways", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"forgot {_count(range(count), 'answer', 'answers')}")
+
+
 def _load(directory: Path) -> PolicySet:
     try:
         return load(directory)

@@ -19,7 +19,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("demo",),
-    ("app", "simulator"),
+    ("app", "forget", "simulator"),
     ("http", "pipeline"),
     ("headers", "token", "callers", "dedup", "discovery", "telemetry"),
     ("exchange",),
@@ -28,7 +28,13 @@ LAYERS = (
 )
 ROOMS = ("headers", "token", "callers", "dedup", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
-TOPS = {"cli": ("__main__",), "app": ("cli", "demo"), "simulator": ("cli", "demo"), "demo": ("cli",)}
+TOPS = {
+    "cli": ("__main__",),
+    "app": ("cli", "demo"),
+    "forget": ("cli",),
+    "simulator": ("cli", "demo"),
+    "demo": ("cli",),
+}
 
 # The file's name says what it may touch.
 ONLY = {

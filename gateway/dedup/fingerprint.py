@@ -63,6 +63,14 @@ class Question:
         return f"{KEY_PREFIX}*:{asked}:*".encode()
 
 
+def questions_of(body: bytes, rules: FieldRules) -> tuple[Question, ...]:
+    """Return what a body asks, whichever way it is sent: as JSON, and as X12 if it holds any. Raises NotCanonical."""
+    as_json = read_question(body, rules, is_x12=False)
+    if X12_FIELD not in as_json.meaning:
+        return (as_json,)
+    return (as_json, read_question(body, rules, is_x12=True))
+
+
 def subtenant_pattern(name: Naming, subtenant: str) -> bytes:
     """Return the pattern of all keys of a subtenant."""
     return f"{KEY_PREFIX}{name('subtenant', subtenant)}:*".encode()
@@ -85,7 +93,7 @@ def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
 
 def value_adds(header: str) -> tuple[str, ...]:
     """Return the value-adds that a header disables, in lower case."""
-    return tuple(one.strip().lower() for one in header.split(","))
+    return tuple(name for one in header.split(",") if (name := one.strip().lower()))
 
 
 def read_question(body: bytes, rules: FieldRules, *, is_x12: bool) -> Question:

@@ -52,6 +52,7 @@ class _Flight:
     owner: str
     followers: "set[asyncio.Future[Outcome]]" = field(default_factory=set)
     outcome: Outcome | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     renewing: asyncio.TimerHandle | None = None
     has_lease: bool = False
 
@@ -77,9 +78,10 @@ class Flights:
     async def answer(self, terms: Terms, call: Call) -> Outcome:
         """Lead, follow or replay. Raises GatewayError where there is no answer."""
         place = (terms.key, terms.group)
-        flight = self._flights.get(place)
-        if flight is not None:
-            return await self._follow(flight, terms)
+        while (flight := self._flights.get(place)) is not None:
+            if flight.outcome is None:
+                return await self._follow(flight, terms)
+            await flight.over.wait()  # it has landed without us, and is just being published
         flight = self._flights[place] = _Flight(terms, self._sources.new_id())
         try:
             seen = await self._fleet.seen_or_none(terms, flight.owner)
@@ -124,8 +126,6 @@ class Flights:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, flight: _Flight, terms: Terms) -> Outcome:
-        if flight.outcome is not None:  # landed, and just being published
-            return flight.outcome
         if len(flight.followers) >= MAX_FOLLOWERS:
             raise Overloaded(retry_after_s=1)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -208,6 +208,7 @@ class Flights:
             del self._flights[place]
         if flight.outcome is None:
             flight.land(outcome)
+        flight.over.set()
 
     async def _refresh(self, terms: Terms, call: Call) -> Led:
         reply, landing = await _whole(await call())

@@ -108,6 +108,18 @@ class PolicySet:
     caller_sources: Mapping[str, Source] = field(repr=False)
 
     @property
+    def subtenants(self) -> frozenset[str]:
+        """Every subtenant that a file names, for a caller or in a policy."""
+        entries = [caller.entry for caller in self.callers.values()]
+        named = {entry.subtenant for entry in entries if entry.subtenant is not None}
+        named |= {policy.headers.subtenant for policy in self.policies} - {"from-caller", "none"}
+        chosen = (
+            *(entry.subtenant_choices for entry in entries),
+            *(p.headers.subtenant_choices for p in self.policies),
+        )
+        return frozenset(named.union(*chosen))
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What is valid and yet not what its author may think."""
         active = [policy for policy in self.policies if policy.dedup.mode is not DedupMode.OFF]

@@ -1,0 +1,228 @@
+"""Three gateway processes around one Valkey: what holds when many ask at once, and when whoever leads is lost."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from gateway.embedded import EmbeddedValkey
+from tests.e2e.conftest import BODY, about, environment
+from tests.running import GatewayProcess, eventually
+from tests.scripted import Request, ScriptedUpstream, reply
+
+REPLICAS = 3
+LEASE_S = 15.0
+
+
+@asynccontextmanager
+async def fleet(upstream_url: str, redis_url: str) -> AsyncIterator[list[GatewayProcess]]:
+    """Run the replicas; they are started in threads, for the upstream that they ask for a token is in this loop."""
+    variables = environment(upstream_url, redis_url)
+    processes = await asyncio.gather(*(asyncio.to_thread(GatewayProcess, variables) for _ in range(REPLICAS)))
+    with ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+        yield processes
+
+
+class Held:
+    """An upstream that answers when it is told to, and numbers its answers."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.upstream = ScriptedUpstream(answer=self._answer)
+
+    async def _answer(self, _: Request, writer: asyncio.StreamWriter) -> None:
+        number = len(self.upstream.requests)
+        await self.release.wait()
+        fact = {"id": f"t-{number}", "sourceType": "new", "correlationId": "x", "status": {"value": "eligible"}}
+        writer.write(reply(body=json.dumps(fact).encode()))
+
+    @property
+    def calls(self) -> int:
+        return len(self.upstream.requests)
+
+    async def is_asked(self, times: int = 1) -> None:
+        async def asked() -> bool:
+            return self.calls >= times
+
+        await eventually(asked, 40)
+
+
+async def ask(session: aiohttp.ClientSession, url: str, name: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    headers = {"x-optum-correlation-id": name}
+    async with session.post(f"{url}/rcm/eligibility/v1", json=body, headers=headers) as response:
+        assert response.headers["x-optum-correlation-id"] == name
+        return response.status, await response.json()
+
+
+async def waiting(session: aiohttp.ClientSession, processes: list[GatewayProcess], count: int) -> None:
+    """Return when so many requests are in flight in these processes."""
+
+    async def are_there() -> bool:
+        found = 0.0
+        for process in processes:
+            async with session.get(f"{process.admin_url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+            found += sum(float(line.split()[1]) for line in lines if "requests_in_flight " in line and line[0] != "#")
+        return found >= count
+
+    await eventually(are_there, 20)
+
+
+@pytest.fixture
+async def session() -> Any:  # noqa: ANN401 - an async generator
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as one:
+        yield one
+
+
+async def test_two_hundred_at_once_over_three_replicas_cost_one_call(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        asked = [
+            asyncio.create_task(
+                ask(session, processes[i % REPLICAS].url, f"c{i}", BODY | {"controlNumber": f"{i:09d}"})
+            )
+            for i in range(200)
+        ]
+        await waiting(session, processes, 200)
+        held.release.set()
+        answers = [await one for one in asked]
+    del redis
+
+    assert held.calls == 1
+    assert [status for status, _ in answers] == [200] * 200
+    own = [document["correlationId"] == f"c{i}" for i, (_, document) in enumerate(answers)]
+    assert own.count(False) == 1  # the leader's is the upstream's own, and this upstream says "x" to everybody
+    assert {document["id"] for _, document in answers} == {"t-1"}
+
+
+async def test_a_leader_that_is_killed_has_one_successor(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        leader, *others = processes
+        lost = asyncio.create_task(ask(session, leader.url, "leader", BODY))
+        await held.is_asked()
+        asked = [asyncio.create_task(ask(session, others[i % 2].url, f"c{i}", BODY)) for i in range(40)]
+        await waiting(session, others, 40)
+        loop = asyncio.get_running_loop()
+        leader.end(signal.SIGKILL)
+        killed_at = loop.time()
+        with pytest.raises(aiohttp.ClientError):
+            await lost
+        await held.is_asked(2)
+        took_s = loop.time() - killed_at
+        held.release.set()
+        answers = [await one for one in asked]
+        metrics = [await text(session, f"{process.admin_url}/metrics") for process in others]
+    del redis
+
+    assert held.calls == 2
+    assert [status for status, _ in answers] == [200] * 40
+    assert {document["id"] for _, document in answers} == {"t-2"}
+    assert sum("eligibility_gateway_dedup_takeovers_total 1.0" in one for one in metrics) == 1
+    # The promise is lease + 2.5 s; a machine that stalls gets as long again.
+    assert took_s < 2 * (LEASE_S + 2.5)
+
+
+async def text(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url) as response:
+        return await response.text()
+
+
+async def test_a_leader_that_was_frozen_overwrites_nothing(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        frozen, other, _ = processes
+        late = asyncio.create_task(ask(session, frozen.url, "late", BODY))
+        await held.is_asked()
+        frozen.popen.send_signal(signal.SIGSTOP)
+        waits = asyncio.create_task(ask(session, other.url, "waits", BODY))
+        await held.is_asked(2)
+        held.release.set()
+        _, answered = await waits
+        frozen.popen.send_signal(signal.SIGCONT)
+        status, own = await late
+        _, replayed = await ask(session, frozen.url, "again", BODY)
+        metrics = await text(session, f"{frozen.admin_url}/metrics")
+    del redis
+
+    assert (status, own["id"]) == (200, "t-1")  # its own caller gets what was paid for
+    assert answered["id"] == "t-2"
+    assert replayed["sourceId"] == "t-2"
+    assert "eligibility_gateway_dedup_lost_leases_total 1.0" in metrics
+
+
+async def test_a_leader_that_is_stopped_ends_its_flight_first(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        leader, other, _ = processes
+        led = asyncio.create_task(ask(session, leader.url, "leader", BODY))
+        await held.is_asked()
+        follows = asyncio.create_task(ask(session, other.url, "follows", BODY))
+        await waiting(session, [other], 1)
+        leader.popen.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(leader.wait_for, '"draining"')
+        held.release.set()
+        assert (await led)[0] == 200
+        assert (await follows)[1]["sourceId"] == "t-1"
+        assert await asyncio.to_thread(leader.popen.wait, 30) == 0
+    del redis
+
+    assert held.calls == 1
+
+
+async def test_a_leader_that_is_hurried_hands_over_at_once(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        leader, other, _ = processes
+        led = asyncio.create_task(ask(session, leader.url, "leader", BODY))
+        await held.is_asked()
+        follows = asyncio.create_task(ask(session, other.url, "follows", BODY))
+        await waiting(session, [other], 1)
+        leader.popen.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(leader.wait_for, '"draining"')
+        loop = asyncio.get_running_loop()
+        hurried_at = loop.time()
+        leader.popen.send_signal(signal.SIGTERM)
+        await held.is_asked(2)
+        took_s = loop.time() - hurried_at
+        held.release.set()
+        assert (await follows)[1]["id"] == "t-2"
+        with pytest.raises((aiohttp.ClientError, AssertionError)):
+            await led
+        assert await asyncio.to_thread(leader.popen.wait, 30) == 1
+    del redis
+
+    assert took_s < LEASE_S  # not by the end of the lease
+
+
+async def test_different_questions_over_three_replicas_cost_one_call_each(
+    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+) -> None:
+    held = Held()
+    held.release.set()
+    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+        answers = await asyncio.gather(
+            *(ask(session, processes[i % REPLICAS].url, f"c{i}", about(i // 10)) for i in range(300))
+        )
+    del redis
+
+    assert [status for status, _ in answers] == [200] * 300
+    assert held.calls == 30
