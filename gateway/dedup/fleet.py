@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.dedup.replay import Landing, Shared
-from gateway.dedup.store import Finish, FlightStore, Kept, Landed, Lead, Spent, Wait
+from gateway.dedup.store import Finish, Finished, FlightStore, Kept, Landed, Lead, Spent, Wait
 from gateway.dedup.window import Window
 from gateway.errors import DedupUnavailable
 from gateway.store import StoreUnavailable
@@ -205,9 +205,9 @@ class Fleet:
         keep_s = terms.window.remaining_s(answer.outcome, given_at, given_at)
         sealed = self._store.seal(terms.key, answer.landing, given_at)
         done = await self._store.finish(terms.key, owner, kind, sealed, answered_at=given_at, keep_s=keep_s)
-        if done in {Finish.KEEP, Finish.FRESH}:
+        if done is Finished.KEPT:
             self._sources.on_stored(len(sealed))
             return keep_s
-        if done is None and kind is not Finish.FRESH:
+        if done is Finished.LOST and kind is not Finish.FRESH:
             self._sources.on_lost_lease()
         return 0.0

@@ -73,12 +73,13 @@ _FINISH: Final = Script.of(
     _NOW
     + """
 local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief')
-if (h[1] == 'C' and h[2] == ARGV[1]) or h[4] == ARGV[1] then return 1 end
+if h[1] == 'C' and h[2] == ARGV[1] then return 'kept' end
+if h[4] == ARGV[1] then return 'shared' end
 local mine = h[1] == 'P' and h[2] == ARGV[1]
 local kept = h[1] == 'C' and ARGV[2] == 'fresh' and tonumber(h[3]) < tonumber(ARGV[4])
 local idle = not h[1] and (ARGV[2] == 'fresh' or redis.call('EXISTS', KEYS[1]) == 0)
-if not (mine or kept or idle) then return 0 end
-local kind = h[5] and 'share' or ARGV[2]
+if not (mine or kept or idle) then return 'lost' end
+local kind = h[5] and 'share' or ARGV[2]  -- forgotten while it was under way
 if kind == 'share' then
   redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief')
   redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + ARGV[6])
@@ -89,7 +90,7 @@ else
   redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[6]))
 end
 redis.pcall('PUBLISH', ARGV[7], KEYS[1])
-return kind == 'share' and ARGV[2] ~= 'share' and 2 or 1
+return kind == 'share' and 'shared' or 'kept'
 """,
 )
 
@@ -178,6 +179,14 @@ class Finish(StrEnum):
     SHARE = "share"
 
 
+class Finished(StrEnum):
+    """What became of an answer; LOST: the flight is another's."""
+
+    KEPT = "kept"
+    SHARED = "shared"
+    LOST = "lost"
+
+
 @dataclass(frozen=True, slots=True)
 class FlightStore:
     """Flights, shared by every replica that has the same key ring.
@@ -250,19 +259,16 @@ class FlightStore:
         *,
         answered_at: float,
         keep_s: float,
-    ) -> Finish | None:
-        """Publish a landing; return what became of it, None if the flight is another's. Raises StoreUnavailable."""
+    ) -> Finished:
+        """Publish a landing; return what became of it. Raises StoreUnavailable."""
         done = await self.urgent.run(
             *(_FINISH, key, owner, kind.value, sealed, _ms(answered_at)),
             *(_ms(keep_s), _ms(self.times.share_s), CHANNEL),
         )
-        match done:
-            case 1:
-                return kind
-            case 2:
-                return Finish.SHARE
-            case _:
-                return None
+        try:
+            return Finished(done.decode())
+        except (ValueError, AttributeError):
+            raise StoreUnavailable("answer") from None
 
     async def abandon(self, key: bytes, owner: str) -> None:
         """Give the lease back without an answer, so that a successor leads at once. Raises StoreUnavailable."""
