@@ -19,16 +19,20 @@ from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SentinelConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AskError, MovedError, NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.breaker import Breaker
 
 TIMEOUT_S: Final = 0.25
 _POOL_CONNECTIONS: Final = 32
 _SCAN_COUNT: Final = 500
+_NODE_OPTIONS: Final = frozenset(
+    {"username", "password", "credential_provider", "protocol", "socket_timeout", "socket_connect_timeout"},
+)
 
 Argument = str | bytes | int
 Client = Redis | RedisCluster
@@ -81,6 +85,7 @@ class Store:
         self._waiting: list[_Call] = []
         self._is_closed = False
         self._flights: set[asyncio.Task[None]] = set()
+        self._nodes: dict[tuple[str, int], Redis] = {}  # of a cluster
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
         """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S, at once while the breaker is open."""
@@ -117,7 +122,8 @@ class Store:
         for flight in tuple(self._flights):
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
-        await self._client.aclose()
+        for client in (self._client, *self._nodes.values()):
+            await close_client(client)
 
     def _depart(self) -> None:
         calls, self._waiting = self._waiting, []
@@ -172,15 +178,66 @@ class Store:
                 call.answer.set_result(answer)
 
     async def _pipeline(self, calls: Sequence[_Call], command: str) -> list[Any]:
-        if isinstance(self._client, RedisCluster):  # a cluster client pipelines per node, and not scripts
-            return await asyncio.gather(
-                *(self._client.execute_command(*_words(call, command)) for call in calls),
-                return_exceptions=True,
-            )
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*_words(call, command))
-            return list(await pipeline.execute(raise_on_error=False))
+        if not isinstance(self._client, RedisCluster):
+            return await _travel(self._client, calls, command)
+        await self._client.initialize()
+        by_node: dict[tuple[str, int], list[_Call]] = {}
+        for call in calls:
+            node = self._client.get_node_from_key(call.key.decode())
+            if node is None:
+                raise ConnectionError("no node has this slot")
+            by_node.setdefault((node.host, int(node.port)), []).append(call)
+        found = await asyncio.gather(*(self._to_node(self._client, *item, command) for item in by_node.items()))
+        answer_of = {id(call): answer for part in found for call, answer in part}
+        return [answer_of[id(call)] for call in calls]
+
+    async def _to_node(
+        self,
+        cluster: RedisCluster,
+        place: tuple[str, int],
+        calls: Sequence[_Call],
+        command: str,
+    ) -> list[tuple[_Call, Any]]:
+        """Send to one node what is its own, and to where redis-py finds it what has moved meanwhile."""
+        if place not in self._nodes:
+            self._nodes[place] = node_client(cluster, *place)
+        try:
+            answers = await _travel(self._nodes[place], calls, command)
+        except (RedisError, OSError) as error:
+            answers = [error] * len(calls)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, (MovedError, AskError, RedisConnectionError, OSError)):
+                try:
+                    answers[i] = await cluster.execute_command(*_words(calls[i], command))
+                except (RedisError, OSError) as error:
+                    answers[i] = error
+        return list(zip(calls, answers, strict=True))
+
+
+async def _travel(client: Redis, calls: Sequence[_Call], command: str) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.execute_command(*_words(call, command))
+        return list(await pipeline.execute(raise_on_error=False))
+
+
+async def close_client(client: Client) -> None:
+    """Close a client's connections; redis-py leaves those to the Sentinels open."""
+    await client.aclose()
+    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
+    """Return an ordinary client for one node of a cluster."""
+    options = cluster.connection_kwargs
+    kept = {name: value for name, value in options.items() if name in _NODE_OPTIONS or name.startswith("ssl_")}
+    kept["retry"] = Retry(NoBackoff(), 0)
+    pool = BlockingConnectionPool(
+        connection_class=options["connection_class"], host=host, port=port, **kept, **_pool_options()
+    )
+    return Redis.from_pool(pool)
 
 
 def connect(url: str) -> Client:

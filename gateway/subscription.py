@@ -14,18 +14,12 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from gateway.store import Client
+from gateway.store import Client, close_client, node_client
 
 _SILENCE_S: Final = 5.0  # then we ask whether anybody is there, and after as long again we connect anew
 _PAUSE_FIRST_S: Final = 0.1
 _PAUSE_MAX_S: Final = 2.0
 _INSIST_S: Final = 0.1
-_CONNECTING: Final = frozenset(
-    {
-        *("username", "password", "protocol", "socket_timeout", "socket_connect_timeout", "retry"),
-        *("ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"),
-    },
-)
 
 
 class Subscription:
@@ -56,7 +50,7 @@ class Subscription:
             self._task.cancel()  # again, if need be: see the facts
             await asyncio.wait({self._task}, timeout=_INSIST_S)
         with suppress(Exception):
-            await self._client.aclose()
+            await close_client(self._client)
 
     async def _run(self) -> None:
         while True:
@@ -92,5 +86,4 @@ async def _any_node(client: Client) -> Redis:
         return client
     await client.initialize()
     node = client.get_random_node()
-    options = {name: value for name, value in client.connection_kwargs.items() if name in _CONNECTING}
-    return Redis(host=node.host, port=int(node.port), **options)
+    return node_client(client, node.host, int(node.port))

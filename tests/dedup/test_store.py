@@ -1,0 +1,208 @@
+"""Flights in Redis, on every kind of server: each branch of the Lua steps, and values that are not ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from gateway.dedup.fleet import Fleet, Followed, Replayed, Sources, Terms
+from gateway.dedup.flights import Flights, Led
+from gateway.dedup.replay import NoAnswer, Shared
+from gateway.dedup.store import CHANNEL, Finish, Finished, FlightStore, Kept, Landed, Lead, Spent, Times, Wait
+from gateway.dedup.window import window_of
+from gateway.exchange import Reply
+from gateway.policy.model import DedupClause
+from gateway.sealing import Sealing, new_key
+from gateway.store import Client, Store, StoreUnavailable, close_client
+from gateway.subscription import Subscription
+from tests.running import eventually
+
+KEY, OTHER = b"eg:flight:one", b"eg:flight:two"
+WINDOW = window_of(DedupClause.model_validate({"mode": "enforce", "window": "1h", "exclude_prior_month": False}))
+FACT = Shared(status=200, reason="OK", headers=(), parts=(b"{}",), outcome="eligible")
+RING = [new_key("k")]
+
+
+@pytest.fixture
+async def runner(any_server: Callable[[], Client]) -> AsyncIterator[Store]:
+    store = Store(any_server(), on_error=lambda _: None)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def unusable() -> list[None]:
+    return []
+
+
+@pytest.fixture
+def store(runner: Store, unusable: list[None]) -> FlightStore:
+    return FlightStore(runner, runner, Sealing(RING), lambda: unusable.append(None), Times(lease_s=15))
+
+
+async def keep(store: FlightStore, key: bytes = KEY, owner: str = "a", at: float = 0.0) -> Finished:
+    at = at or await store.now(key)
+    sealed = store.seal(key, FACT, at)
+    return await store.finish(key, owner, Finish.KEEP, sealed, answered_at=at, keep_s=60)
+
+
+async def test_of_many_who_claim_one_leads_and_all_get_its_answer(store: FlightStore) -> None:
+    claims = await asyncio.gather(*(store.claim(KEY, f"o{i}") for i in range(30)))
+    assert [type(one) for one in claims].count(Lead) == 1
+    leader = next(f"o{i}" for i, one in enumerate(claims) if isinstance(one, Lead))
+    assert {one.owner for one in claims if isinstance(one, Wait)} == {leader}
+    assert await store.renew(KEY, leader)
+    assert not await store.renew(KEY, "stranger")
+    assert await keep(store, owner="stranger") is Finished.LOST
+    assert await keep(store, owner=leader) is Finished.KEPT
+    assert await keep(store, owner=leader) is Finished.KEPT
+    kept = await store.claim(KEY, "late")
+    assert isinstance(kept, Kept)
+    assert (kept.landing, kept.owner) == (FACT, leader)
+    assert isinstance(await store.claim(KEY, "late", unwanted=leader), Lead)
+
+
+async def test_what_is_only_shared_goes_to_those_who_waited_for_it(store: FlightStore) -> None:
+    await store.claim(KEY, "a")
+    lost = NoAnswer("upstream_timeout", "c-1")
+    sealed = store.seal(KEY, lost, 1.0)
+    assert await store.finish(KEY, "a", Finish.SHARE, sealed, answered_at=1, keep_s=0) is Finished.SHARED
+    assert await store.claim(KEY, "b", waited="a") == Landed(lost)
+    assert isinstance(await store.claim(KEY, "c", waited="somebody"), Lead)
+    assert await store.claim(KEY, "b", waited="a") == Landed(lost)
+
+
+async def test_after_an_abandoned_flight_one_leads_at_once_and_two_are_enough(store: FlightStore) -> None:
+    for number, owner in enumerate(("a", "b"), start=1):
+        claim = await store.claim(KEY, owner)
+        assert isinstance(claim, Lead)
+        assert claim.attempt == number
+        await store.abandon(KEY, "stranger")
+        await store.abandon(KEY, owner)
+    spent = await store.claim(KEY, "c")
+    assert isinstance(spent, Spent)
+    assert 0 < spent.wait_s <= 150
+
+
+async def test_a_fresh_answer_replaces_an_older_one_and_no_flight(store: FlightStore) -> None:
+    now = await store.now(KEY)
+    sealed = store.seal(KEY, FACT, now)
+    await store.claim(KEY, "a")
+    assert await store.finish(KEY, "f", Finish.FRESH, sealed, answered_at=now, keep_s=60) is Finished.LOST
+    assert await keep(store, at=now) is Finished.KEPT
+    assert await store.finish(KEY, "f", Finish.FRESH, sealed, answered_at=now - 9, keep_s=60) is Finished.LOST
+    assert await store.finish(KEY, "f", Finish.FRESH, sealed, answered_at=now + 9, keep_s=60) is Finished.KEPT
+    claim = await store.claim(KEY, "b")
+    assert isinstance(claim, Kept)
+    assert claim.owner == "f"
+
+
+async def test_what_is_forgotten_is_gone_and_what_is_under_way_is_not_kept(store: FlightStore, runner: Store) -> None:
+    await store.claim(KEY, "a")
+    await keep(store)
+    await store.claim(OTHER, "a")
+    found = sorted([key async for key in runner.scan(b"eg:flight:*")])
+    assert found == [KEY, OTHER]
+    assert [await store.forget(key) for key in found] == [True, False]
+    assert isinstance(await store.claim(KEY, "b"), Lead)
+    assert await keep(store, OTHER) is Finished.SHARED
+    assert isinstance(await store.claim(OTHER, "b"), Lead)
+
+
+async def test_a_value_that_is_not_ours_is_a_miss_and_is_counted(
+    store: FlightStore, unusable: list[None], any_server: Callable[[], Client]
+) -> None:
+    client = any_server()
+    await keep(store)
+    await keep(store, OTHER)
+    mine: Any = await client.hget(KEY.decode(), "val")
+    foreign = Sealing([new_key("k")]).seal(KEY, b"x")
+    unknown = Sealing([new_key("other")]).seal(KEY, b"x")
+    unpackable = Sealing(RING).seal(KEY, b"x")
+    theirs: Any = await client.hget(OTHER.decode(), "val")
+    for number, value in enumerate((mine[:-1], mine[:-1] + b"\x00", b"", b"x", foreign, unknown, unpackable, theirs)):
+        await keep(store, owner="a")
+        await client.hset(KEY.decode(), "val", value)
+        assert isinstance(await store.claim(KEY, "b"), Lead), number
+        assert len(unusable) == number + 1
+        await client.delete(KEY.decode())
+    await close_client(client)
+
+
+@pytest.mark.parametrize("fields", [{"st": "P"}, {"st": "C"}, {"st": "P", "own": "x", "try": "no", "dl": "no"}])
+async def test_a_hash_that_is_not_ours_is_no_answer_and_no_crash(
+    fields: dict[str, Any], store: FlightStore, any_server: Callable[[], Client]
+) -> None:
+    client = any_server()
+    for name, value in fields.items():
+        await client.hset(KEY.decode(), name, value)
+    with pytest.raises(StoreUnavailable):
+        await store.claim(KEY, "a")
+    await client.delete(KEY.decode())
+    await client.set(KEY.decode(), "a string")
+    with pytest.raises(StoreUnavailable):
+        await store.claim(KEY, "a")
+    await close_client(client)
+
+
+async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
+    store: FlightStore, any_server: Callable[[], Client]
+) -> None:
+    owners = iter(f"owner-{i}" for i in range(9))
+    sources = Sources(
+        now=asyncio.get_running_loop().time,
+        jitter=lambda: 0.5,
+        new_id=lambda: next(owners),
+        on_lost_lease=lambda: None,
+        on_takeover=lambda: None,
+        on_stored=lambda _: None,
+    )
+    subscribed, heard = asyncio.Event(), asyncio.Event()
+    fleets = [Fleet(store, sources) for _ in range(2)]
+
+    def on_message(key: bytes) -> None:
+        assert key == KEY
+        fleets[1].wake(key)
+        heard.set()
+
+    listener = Subscription(any_server(), CHANNEL, on_message=on_message, on_subscribed=subscribed.set)
+    listener.start()
+    await subscribed.wait()
+    one, two = (Flights(fleet, sources) for fleet in fleets)
+    release, called = asyncio.Event(), asyncio.Event()
+    body = b'{"id": "t", "status": {"value": "eligible"}}'
+
+    async def call() -> Reply:
+        called.set()
+        await release.wait()
+        headers = CIMultiDict({"Content-Type": "application/json"})
+        return Reply(status=200, reason="OK", headers=headers, body=body)
+
+    async def never() -> Reply:
+        raise AssertionError("one call is enough")
+
+    terms = Terms(
+        key=KEY, group=1, window=WINDOW, correlation_id="c", waits_until=sources.now() + 60, may_bypass_store=False
+    )
+    led = asyncio.create_task(one.answer(terms, call))
+    await called.wait()
+    followed = asyncio.create_task(two.answer(terms, never))
+    await eventually(lambda: asyncio.sleep(0, two.count))
+    release.set()
+    assert isinstance(await led, Led)
+    assert isinstance(await followed, Followed)
+    await heard.wait()
+    assert isinstance(await two.answer(terms, never), Replayed)
+    await listener.close()
+    await asyncio.gather(one.close(), two.close())
+
+
+async def test_every_key_expires(store: FlightStore, any_server: Callable[[], Client]) -> None:
+    client = any_server()
+    await store.claim(KEY, "a")
+    assert 0 < await client.pttl(KEY.decode()) <= 150_000
+    await keep(store)
+    assert 0 < await client.pttl(KEY.decode()) <= 60_000
+    await close_client(client)
