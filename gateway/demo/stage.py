@@ -28,6 +28,7 @@ CALLERS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 _POLICY: Final = """\
 match: {operations: ["*"]}
 timeout: {connect: 5s, answer: 125s}
+dedup: {mode: enforce, window: 24h, exclude_prior_month: false}
 headers:
   subtenant: from-caller
   set: {x-demo-site: harbour-clinic}

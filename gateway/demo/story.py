@@ -1,4 +1,4 @@
-"""The story: six scenes of a working day, and what each of them promises.
+"""The story: seven scenes of a working day, and what each of them promises.
 
 Every figure that is told is measured in this run, and every promise is checked: one that does not hold is
 told as broken, and the exit code says so.
@@ -25,6 +25,8 @@ from gateway.embedded import EmbeddedUnavailable
 
 _OK: Final = 200
 _RUSH: Final = 50
+_SAME: Final = 20
+_ONE_PATIENT: Final = 200
 _POLL_S: Final = 0.05
 _PATIENCE_S: Final = 30.0
 _FORGED: Final = {
@@ -101,7 +103,7 @@ def tell(console: Console, *, once: bool, speed: float) -> int:
 async def _play(telling: Telling, stage: Stage) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         callers = Callers(stage, session)
-        for scene in (_rush, _additions, _slow_payers, _dead_token, _strangers, _discovery):
+        for scene in (_rush, _additions, _same_question, _slow_payers, _dead_token, _strangers, _discovery):
             await scene(telling, callers)
         await _ledger(telling, callers)
 
@@ -149,6 +151,40 @@ async def _additions(telling: Telling, callers: Callers) -> None:
         kept=bool(arrived.get("x-optum-correlation-id"))
         and arrived.get("x-optum-correlation-id") == answer.headers.get("x-optum-correlation-id"),
     )
+
+
+async def _same_question(telling: Telling, callers: Callers) -> None:
+    telling.scene(
+        "9:00, the same question",
+        f"Scheduling and registration ask {_SAME} times about one patient, over both gateways; later once more.",
+    )
+    before = await _checks(callers)
+    names = ("scheduling", "registration")
+    work = (callers.submit(names[i % 2], "SIM-TYPICAL", _ONE_PATIENT) for i in range(_SAME))
+    answers = await telling.waiting("waiting for the payer", *work)
+    calls = await _checks(callers) - before
+    telling.promise(
+        f"{_SAME} answers, {calls} call upstream",
+        kept=[answer.status for answer in answers] == [_OK] * _SAME and calls == 1,
+    )
+    own = {answer.headers.get("x-optum-correlation-id") for answer in answers}
+    stated = {answer.document["correlationId"] for answer in answers}
+    telling.promise(f"each under an own correlation id: {len(own)}", kept=len(own) == _SAME and own == stated)
+    (again,) = await telling.waiting("asking again", callers.submit("scheduling", "SIM-TYPICAL", _ONE_PATIENT))
+    telling.promise(
+        f"asked again, the earlier answer comes and says so: {again.headers.get('cache-status')}",
+        kept="; hit;" in again.headers.get("cache-status", "") and again.document["sourceType"] == "duplicate",
+    )
+    (other,) = await telling.waiting("asking for another", callers.submit("billing", "SIM-TYPICAL", _ONE_PATIENT))
+    telling.promise(
+        "billing asks on another subtenant's behalf, and gets an answer of its own",
+        kept=other.status == _OK and await _checks(callers) - before == calls + 1,
+    )
+
+
+async def _checks(callers: Callers) -> int:
+    """How many real-time checks the upstream has carried out."""
+    return int((await callers.counters())["submissions_processed"])
 
 
 async def _slow_payers(telling: Telling, callers: Callers) -> None:
@@ -240,11 +276,12 @@ async def _ledger(telling: Telling, callers: Callers) -> None:
         slowest, median = max(durations), statistics.median(durations)
         table.add_row(caller, str(len(durations)), telling.simulated(median), telling.simulated(slowest))
     telling.console.print(Padding(table, (0, 0, 0, 1)))
+    avoided = await callers.metric("eligibility_gateway_dedup_calls_avoided_total")
     calls = sum(counters["received"].values()) - counters["received"].get("token", 0)
     tokens = counters["tokens_issued"]
     telling.console.print(
         f"  {requests:.0f} requests were answered. {calls} calls reached the upstream; {counters['unauthorized']} of "
-        "them met the forgotten token and were repeated.\n"
+        f"them met the forgotten token and were repeated. {avoided:.0f} were not needed.\n"
         f"  It issued {tokens} tokens: {calls - tokens} fewer than one for each call.",
         highlight=False,
         soft_wrap=True,
