@@ -114,12 +114,17 @@ def differences(first: object, second: object, path: str = "") -> Iterator[Diffe
 
 
 def _object(pairs: dict[str, Any], rules: FieldRules, path: str, depth: int) -> dict[str, Any]:
+    if depth >= MAX_DEPTH and pairs:
+        raise NotCanonical(Unreadable.TOO_DEEP)
     meant: dict[str, Any] = {}
     for key, value in pairs.items():
         here = f"{path}.{key}" if path else key
         if here in rules.ignored:
             continue
-        found = _value(value, rules, key, here, depth + 1)
+        if type(value) is str and key not in rules.verbatim and value[:1] != _MARK:
+            found: Any = _string(value, fold=key in rules.case_folded) or None  # nearly all there is: no further call
+        else:
+            found = _value(value, rules, key, here, depth + 1)
         if found is not None:
             meant[key] = found
     return meant
@@ -154,7 +159,8 @@ def _string(text: str, *, fold: bool) -> str:
         return _MARK + text
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = " ".join(text.split())
+    if not text.isalnum():  # numbers, codes and dates: most strings have nothing to fold
+        text = " ".join(text.split())
     return text.lower() if fold else text  # lower, not casefold: "Strauss" and "Strauß" stay two names
 
 
