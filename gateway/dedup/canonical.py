@@ -106,7 +106,10 @@ def differences(first: object, second: object, path: str = "") -> Iterator[Diffe
             for index in range(max(len(first), len(second))):
                 one = first[index] if index < len(first) else None
                 two = second[index] if index < len(second) else None
-                yield from differences(one, two, f"{path}[{index}]")
+                if index < min(len(first), len(second)):
+                    yield from differences(one, two, f"{path}[{index}]")
+                else:  # also a null that only one of them has: the order of a list counts, so does its length
+                    yield Difference(f"{path}[{index}]", one, two)
         case _ if type(first) is not type(second) or first != second:
             yield Difference(path, first, second)
         case _:

@@ -5,7 +5,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.dedup.canonical import (
@@ -148,6 +148,7 @@ def test_order_of_keys_and_blanks_never_matter(body: dict[str, Any], chance: Any
     assert meaning(body) == meaning(json.dumps(shuffled(body), indent=chance.choice([None, 1, 4])).encode())
 
 
+@example({"a": [[None]]}, {"a": [[None, None]]})
 @given(objects, objects)
 def test_what_is_written_is_equal_exactly_where_nothing_differs(one: dict[str, Any], two: dict[str, Any]) -> None:
     first, second = (canonical_json(json.dumps(body).encode(), RULES) for body in (one, two))
