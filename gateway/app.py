@@ -20,7 +20,6 @@ import uuid_utils
 from aiohttp import web
 
 from gateway.breaker import Breaker
-from gateway.dedup.fingerprint import Asker
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
 from gateway.dedup.step import DedupStep
@@ -132,14 +131,13 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
         if any(policy.token.inject for policy in policies.policies):
             await _first_token(keeper, settings, log)
         flights = await _open_flights(redis_url, store, sealing, metrics, stack)
-        asked = Asker(
-            upstream=settings.upstream_url,
-            credential=settings.upstream_client_id.get_secret_value(),
-            subtenant="",
-            caller="",
-        )
         steps = Steps(
-            dedup=DedupStep(flights, sealing.name, asked, time.monotonic),
+            dedup=DedupStep(
+                flights,
+                sealing.name,
+                upstream=settings.upstream_url,
+                credential=settings.upstream_client_id.get_secret_value(),
+            ),
             headers=HeadersStep(),
             token=TokenStep(keeper, time.monotonic),
             upstream=Upstream(session, settings.upstream_url, time.monotonic),

@@ -8,7 +8,7 @@ Rules
 - `retry_safe` is true where nothing of the request can have had an effect upstream.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -342,12 +342,15 @@ class CredentialsRefused(GatewayError):
     retry_safe = True
 
 
+def every_problem(root: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
+    """Yield each error that states a problem: the leaves of the tree."""
+    below = root.__subclasses__()
+    if not below:
+        yield root
+    for one in below:
+        yield from every_problem(one)
+
+
 def error_of(code: str) -> type[GatewayError]:
     """Return the error that has this code; a code that nobody has is a defect's."""
-    waiting: list[type[GatewayError]] = [GatewayError]
-    while waiting:
-        error = waiting.pop()
-        if getattr(error, "code", "") == code:
-            return error
-        waiting += error.__subclasses__()
-    return Internal
+    return next((error for error in every_problem() if error.code == code), Internal)

@@ -144,6 +144,11 @@ class Exchange:
         return self.caller
 
 
+def as_anyone_reads(raw_name: bytes) -> str:
+    """Return a header's name as the laxest reader takes it: without case, and "_" for "-"."""
+    return raw_name.lower().replace(b"_", b"-").decode("ascii")
+
+
 class Forward(Protocol):
     """The rest of the way: everything behind a step, down to the upstream."""
 

@@ -34,6 +34,9 @@ _NODE_OPTIONS: Final = frozenset(
     {"username", "password", "credential_provider", "protocol", "socket_timeout", "socket_connect_timeout"},
 )
 
+# The server's own clock, for the scripts of rooms: the clocks of replicas never matter.
+LUA_NOW_MS: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+
 Argument = str | bytes | int
 Client = Redis | RedisCluster
 

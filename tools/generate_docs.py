@@ -3,14 +3,13 @@
 `--check` writes nothing and fails if anything would change.
 """
 
-import inspect
 import json
 import sys
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from gateway.errors import GatewayError
+from gateway.errors import every_problem
 from gateway.policy.schema import policy_schema
 from gateway.settings import Settings, variable
 from gateway.telemetry.metrics import Metrics
@@ -63,7 +62,7 @@ def settings_table() -> str:
 
 def problems_table() -> str:
     """Every problem's code with its status and what to do."""
-    found = sorted(_leaves(GatewayError), key=lambda error: (error.status, error.code))
+    found = sorted(every_problem(), key=lambda error: (error.status, error.code))
     rows = [
         f"| `{error.code}` | {error.status} | {error.source.value} | {'yes' if error.retry_safe else 'no'} "
         f"| {error.title} {error.hint} |\n"
@@ -82,13 +81,6 @@ def metrics_table() -> str:
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |\n")
     return "| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(sorted(rows))
-
-
-def _leaves(root: type[GatewayError]) -> list[type[GatewayError]]:
-    below = root.__subclasses__()
-    if not below:
-        return [root] if not inspect.isabstract(root) else []
-    return [leaf for one in below for leaf in _leaves(one)]
 
 
 if __name__ == "__main__":

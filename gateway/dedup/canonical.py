@@ -167,19 +167,21 @@ def _string(text: str, *, fold: bool) -> str:
     return text.lower() if fold else text  # lower, not casefold: "Strauss" and "Strauß" stay two names
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with each key once. Raises NotCanonical."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise NotCanonical(Unreadable.DUPLICATE_KEY)
     return found
 
 
-def _not_finite(_: str) -> None:
+def not_finite(_: str) -> None:
+    """Refuse NaN and Infinity. Raises NotCanonical."""
     raise NotCanonical(Unreadable.NOT_FINITE)
 
 
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates,
-    parse_constant=_not_finite,
+    object_pairs_hook=without_duplicates,
+    parse_constant=not_finite,
     parse_float=_Number,
 )

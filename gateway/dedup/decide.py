@@ -50,21 +50,18 @@ def decide(operation: OperationName, inbound: Inbound, rules: FieldRules) -> Ask
     """Read a request as a question, if it is one."""
     headers = inbound.headers
     is_fresh = VALUE_ADDS in headers and _wants_fresh(headers.getall(VALUE_ADDS))
-    try:
-        if not _is_json(headers.getall("Content-Type", ())):
-            raise _NotShared(Reason.CONTENT_TYPE)
-        if not _takes_json(headers.getall("Accept", ())):
-            raise _NotShared(Reason.ACCEPT)
-        question = read_question(inbound.body, rules, is_x12=operation is OperationName.SUBMIT_ELIGIBILITY_X12)
-    except (NotCanonical, _NotShared) as error:
-        return Pass(Reason.REQUESTED if is_fresh else error.reason)
-    return Ask(question, is_fresh)
-
-
-class _NotShared(Exception):
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
+    reason: str
+    if not _is_json(headers.getall("Content-Type", ())):
+        reason = Reason.CONTENT_TYPE
+    elif not _takes_json(headers.getall("Accept", ())):
+        reason = Reason.ACCEPT
+    else:
+        try:
+            question = read_question(inbound.body, rules, is_x12=operation is OperationName.SUBMIT_ELIGIBILITY_X12)
+            return Ask(question, is_fresh)
+        except NotCanonical as error:
+            reason = error.reason
+    return Pass(Reason.REQUESTED if is_fresh else reason)
 
 
 def _wants_fresh(values: list[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.dedup.canonical import FieldRules, NotCanonical, Unreadable, canonical_json, write
 from gateway.dedup.x12 import canonical_x12
-from gateway.exchange import Inbound
+from gateway.exchange import Inbound, as_anyone_reads
 from gateway.policy.model import HeadersClause
 
 VERSION: Final = "2"  # of the canonical form: another form is another question
@@ -51,7 +51,7 @@ class Question:
 
     def key(self, name: Naming, operation: str, asker: Asker, *, query: str, headers: Pairs) -> bytes:
         """Return the Redis key of everything that makes this question another than the next."""
-        asked = name("question", VERSION, asker.subtenant, write(self.meaning).decode("ascii"))
+        asked = self._asked(name, asker.subtenant)
         context = (operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query)
         flat = [part for pair in headers for part in pair]
         rest = name("flight", VERSION, *context, *flat, asked)
@@ -59,8 +59,10 @@ class Question:
 
     def pattern(self, name: Naming, subtenant: str) -> bytes:
         """Return the pattern of all keys of this question on behalf of a subtenant."""
-        asked = name("question", VERSION, subtenant, write(self.meaning).decode("ascii"))
-        return f"{KEY_PREFIX}*:{asked}:*".encode()
+        return f"{KEY_PREFIX}*:{self._asked(name, subtenant)}:*".encode()
+
+    def _asked(self, name: Naming, subtenant: str) -> str:
+        return name("question", VERSION, subtenant, write(self.meaning).decode("ascii"))
 
 
 def questions_of(body: bytes, rules: FieldRules) -> tuple[Question, ...]:
@@ -81,14 +83,14 @@ def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
     found = [
         (read, value.decode("utf-8", "surrogateescape"))
         for name, value in inbound.raw_headers
-        if (read := name.lower().replace(b"_", b"-").decode("ascii")).startswith(_ANSWERING)
+        if (read := as_anyone_reads(name)).startswith(_ANSWERING)
         and read not in _NEUTRAL
         and read not in clause.touched
     ]
     found += [(name.lower(), value) for name, value in clause.set.items() if name.lower().startswith(_ANSWERING)]
-    disabled = sorted({one for name, value in found if name == VALUE_ADDS for one in value_adds(value)})
-    others = [(name, value) for name, value in found if name != VALUE_ADDS]
-    return tuple(sorted(others + [(VALUE_ADDS, one) for one in disabled if one != DEDUPLICATION]))
+    disabled = {one for name, value in found if name == VALUE_ADDS for one in value_adds(value)} - {DEDUPLICATION}
+    others = [pair for pair in found if pair[0] != VALUE_ADDS]
+    return tuple(sorted([*others, *((VALUE_ADDS, one) for one in disabled)]))
 
 
 def value_adds(header: str) -> tuple[str, ...]:

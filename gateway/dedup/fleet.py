@@ -105,14 +105,13 @@ class Fleet:
         for key in self._watching:
             self.wake(key)
 
-    async def seen_or_none(self, terms: Terms, owner: str, waited: str = "") -> Seen | None:
+    async def seen_or_none(self, terms: Terms, owner: str) -> Seen | None:
         """Claim; None: Redis is silent, and the policy lets the request pass. Raises DedupUnavailable."""
         try:
-            return await self.seen(terms, owner, waited)
+            return await self.seen(terms, owner)
         except StoreUnavailable:
-            if terms.may_bypass_store:
-                return None
-            raise DedupUnavailable(retry_after_s=1) from None
+            _may_go_on(terms)
+            return None
 
     async def seen(self, terms: Terms, owner: str, waited: str = "") -> Seen:
         """Claim, and take a kept answer only within the window. Raises StoreUnavailable."""
@@ -152,8 +151,7 @@ class Fleet:
                 except StoreUnavailable:
                     if self._sources.now() - heard_at < _LOST_CONTACT_S:
                         continue
-                    if not terms.may_bypass_store:
-                        raise DedupUnavailable(retry_after_s=1) from None
+                    _may_go_on(terms)
                     return None
                 if not isinstance(seen, Wait):
                     return seen
@@ -181,8 +179,7 @@ class Fleet:
             if not isinstance(claim, Lead):
                 return 0.0
             given_at = claim.now - (self._sources.now() - answer.heard_at)
-        keep_s = terms.window.remaining_s(answer.outcome, given_at, given_at)
-        return await self._finish(terms, owner, answer, Finish.KEEP if keep_s else Finish.SHARE, given_at)
+        return await self._finish(terms, owner, answer, given_at, is_fresh=False)
 
     async def publish_later(self, terms: Terms, owner: str, answer: Answer) -> None:
         """Try for a while what Redis would not take: an answer that was paid for."""
@@ -197,17 +194,25 @@ class Fleet:
         if answer.outcome:
             with suppress(StoreUnavailable):
                 given_at = await self._store.now(terms.key) - (self._sources.now() - answer.heard_at)
-                if terms.window.remaining_s(answer.outcome, given_at, given_at):
-                    return await self._finish(terms, owner, answer, Finish.FRESH, given_at)
+                return await self._finish(terms, owner, answer, given_at, is_fresh=True)
         return 0.0
 
-    async def _finish(self, terms: Terms, owner: str, answer: Answer, kind: Finish, given_at: float) -> float:
+    async def _finish(self, terms: Terms, owner: str, answer: Answer, given_at: float, *, is_fresh: bool) -> float:
         keep_s = terms.window.remaining_s(answer.outcome, given_at, given_at)
+        if is_fresh and not keep_s:
+            return 0.0  # nobody waits for it
+        kind = Finish.FRESH if is_fresh else Finish.KEEP if keep_s else Finish.SHARE
         sealed = self._store.seal(terms.key, answer.landing, given_at)
         done = await self._store.finish(terms.key, owner, kind, sealed, answered_at=given_at, keep_s=keep_s)
         if done is Finished.KEPT:
             self._sources.on_stored(len(sealed))
             return keep_s
-        if done is Finished.LOST and kind is not Finish.FRESH:
+        if done is Finished.LOST and not is_fresh:
             self._sources.on_lost_lease()
         return 0.0
+
+
+def _may_go_on(terms: Terms) -> None:
+    """Go on without Redis, if the policy lets the request pass. Raises DedupUnavailable."""
+    if not terms.may_bypass_store:
+        raise DedupUnavailable(retry_after_s=1) from None

@@ -188,12 +188,9 @@ class Flights:
         answer = Answer(landing, heard_at, given_at)
         flight.land(Followed(landing))
         try:
-            if lease is None:  # nobody elsewhere waits for it, and nobody here shall wait for Redis again
-                if answer.outcome:
-                    self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
-                return 0.0
-            return await self._fleet.publish(flight.terms, flight.owner, answer)
-        except StoreUnavailable:
+            if lease is not None:  # else nobody elsewhere waits for it, and nobody here shall wait for Redis again
+                with suppress(StoreUnavailable):
+                    return await self._fleet.publish(flight.terms, flight.owner, answer)
             if answer.outcome and len(self._tasks) < MAX_FOLLOWERS:
                 self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
             return 0.0

@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 from multidict import CIMultiDict
 
+from gateway.dedup.canonical import NotCanonical, not_finite, without_duplicates
 from gateway.exchange import CORRELATION_ID, Headers, Reply
 
 SHARE_MAX_BYTES: Final = 4_194_304  # the largest answers known are a few hundred KB
@@ -161,8 +162,8 @@ def difference(earlier: Shared, fresh: Reply) -> Difference:
     if fact.outcome != earlier.outcome:
         return Difference.OUTCOME
     one, two = (
-        {name: value for name, value in json.loads(body).items() if name not in _VOLATILE}
-        for body in (earlier.body(""), fresh.body)
+        {name: member.value for name, member in members.items() if name not in _VOLATILE}
+        for members in (dict(_members(earlier.body("").decode())), fact.members)
     )
     return Difference.NONE if one == two else Difference.DETAILS
 
@@ -222,7 +223,7 @@ def _fact(reply: Reply) -> _Fact | None:
             if name in members:
                 return None  # two readers might see two answers
             members[name] = member
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, NotCanonical):
         return None
     number, status = members.get("id"), members.get("status")
     if number is None or not isinstance(number.value, str) or not number.value:
@@ -263,15 +264,4 @@ def _expect(text: str, at: int, sign: str) -> int:
     return at + 1
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key twice")
-    return found
-
-
-def _no_constant(_: str) -> None:
-    raise ValueError("no JSON number")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_twins, parse_constant=_no_constant)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=not_finite)

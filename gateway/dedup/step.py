@@ -4,7 +4,6 @@ Order of places: a flight of this process, then one of the fleet or a kept answe
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -51,17 +50,11 @@ class _Rules:
 class DedupStep:
     """After it, one question has cost one call, wherever and however often it was asked within the window."""
 
-    def __init__(
-        self,
-        flights: Flights,
-        name: Naming,
-        asked: Asker,
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, flights: Flights, name: Naming, *, upstream: str, credential: str) -> None:
         self._flights = flights
         self._name = name
-        self._asked = asked
-        self._now = now
+        self._upstream = upstream
+        self._credential = credential
         self._rules: dict[int, _Rules] = {}
         self._alone = asyncio.Semaphore(_ALONE_AT_ONCE)
 
@@ -107,9 +100,9 @@ class DedupStep:
 
     def _terms(self, exchange: Exchange, operation: OperationName, question: Question, rules: _Rules) -> Terms:
         policy = exchange.governing
-        asker = replace(
-            self._asked,
-            credential=self._asked.credential if policy.token.inject else "",
+        asker = Asker(
+            upstream=self._upstream,
+            credential=self._credential if policy.token.inject else "",
             subtenant=exchange.subtenant or "",
             caller=exchange.asking.name if rules.clause.share == "caller" else "",
         )

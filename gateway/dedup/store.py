@@ -25,15 +25,13 @@ from typing import Any, Final
 
 from gateway.dedup.replay import Landing, Unpackable, pack, unpack
 from gateway.sealing import Sealing
-from gateway.store import Script, ScriptRunner, StoreUnavailable
+from gateway.store import LUA_NOW_MS, Script, ScriptRunner, StoreUnavailable
 
 CHANNEL: Final = b"eg:flights"
 
-_NOW: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-
 # ARGV: own, lease, life, max_try, waited, unwanted
 _CLAIM: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'sown', 'sval', 'suntil')
 if ARGV[5] ~= '' and h[6] == ARGV[5] and tonumber(h[8]) > now then return {'LANDED', h[7]} end
@@ -58,7 +56,7 @@ return {'LEAD', try + 1, now}
 
 # ARGV: own, lease, life
 _RENEW: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'st', 'own')
 if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
@@ -70,7 +68,7 @@ return 1
 
 # ARGV: own, kind (keep, fresh, share), sealed value, answered at, keep for, share for, channel
 _FINISH: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief')
 if h[1] == 'C' and h[2] == ARGV[1] then return 'kept' end
@@ -115,7 +113,7 @@ return state == 'C' and 1 or 0
 )
 
 
-_CLOCK: Final = Script.of(_NOW + "return now")
+_CLOCK: Final = Script.of(LUA_NOW_MS + "return now")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply
+from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply, as_anyone_reads
 from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
 
 Pairs = list[tuple[str, str]]
@@ -49,7 +49,7 @@ def outbound_headers(
     passed = [
         (spelling.setdefault(name.lower(), name.decode("ascii")), value.decode("utf-8"))
         for name, value in inbound.raw_headers
-        if (read := _as_anyone_reads(name)) not in PROTECTED_HEADERS and read not in stopped
+        if (read := as_anyone_reads(name)) not in PROTECTED_HEADERS and read not in stopped
     ]
     passed += clause.set.items()
     passed.append((CORRELATION_ID, correlation_id))
@@ -78,14 +78,10 @@ def reply_headers(upstream: Reply, correlation_id: str) -> Headers:
     passed = [
         (name.decode("ascii"), value.decode("utf-8"))
         for name, value in upstream.raw_headers
-        if (read := _as_anyone_reads(name)) not in _STOPS_OUTWARD and read not in named and _can_be_sent(value)
+        if (read := as_anyone_reads(name)) not in _STOPS_OUTWARD and read not in named and _can_be_sent(value)
     ]
     passed.append((CORRELATION_ID, correlation_id))
     return CIMultiDict(passed)
-
-
-def _as_anyone_reads(raw_name: bytes) -> str:
-    return raw_name.lower().replace(b"_", b"-").decode("ascii")
 
 
 def _can_be_sent(value: bytes) -> bool:

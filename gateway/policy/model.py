@@ -33,7 +33,7 @@ from gateway.operations import BASE_PATH, Found, OperationName, find
 ANY: Final = "*"
 ANONYMOUS: Final = "anonymous"
 FORWARDED: Final = "forwarded"
-_NO_LIMIT_S: Final = 86_400.0 * 366  # longer than any month: the window alone counts
+_NO_LIMIT_S: Final = 86_400.0 * 366  # the window alone counts, up to a year
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from gateway.exchange import Decision, DecisionKind, Record
+from gateway.policy.model import DedupMode
 
 DURATION_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
@@ -32,7 +33,7 @@ class Metrics:
     def __init__(self, *, version: str, python_version: str, fetch_results: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self._durations: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._decision_counters: dict[tuple[str, str, str, str], Counter] = {}
+        self._by_decision: dict[tuple[str, str, str, str], tuple[Counter, ...]] = {}
         self._upstream: dict[tuple[str, int | None], Histogram] = {}
         info = Info(f"{_PREFIX}_build", "What is running.", registry=self.registry)
         info.info({"version": version, "python_version": python_version})
@@ -80,7 +81,7 @@ class Metrics:
         )
         for result in fetch_results:
             self._token_fetches.labels(result)
-        self._observe_dedup()
+        self._declare_dedup()
         self._token_age = Gauge(
             f"{_PREFIX}_token_age_seconds",
             "Age of the token at hand; NaN where there is none.",
@@ -93,7 +94,7 @@ class Metrics:
             registry=self.registry,
         )
 
-    def _observe_dedup(self) -> None:
+    def _declare_dedup(self) -> None:
         self._decisions = Counter(
             f"{_PREFIX}_dedup_decisions",
             "Requests by what deduplication did with them, or in shadow mode would have done.",
@@ -149,16 +150,19 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch(self, **sources: Callable[[], float]) -> None:
-        """Read these gauges from their sources at each scrape: in_flight, token_age, followers, flights."""
-        gauges = {
-            "in_flight": self._in_flight,
-            "token_age": self._token_age,
-            "followers": self._followers,
-            "flights": self._flights,
-        }
-        for name, source in sources.items():
-            gauges[name].set_function(source)
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], float],
+        token_age: Callable[[], float],
+        followers: Callable[[], float],
+        flights: Callable[[], float],
+    ) -> None:
+        """Read these gauges from their sources at each scrape."""
+        self._in_flight.set_function(in_flight)
+        self._token_age.set_function(token_age)
+        self._followers.set_function(followers)
+        self._flights.set_function(flights)
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
@@ -187,13 +191,14 @@ class Metrics:
 
     def _decided(self, operation: str, decision: Decision) -> None:
         key = (operation, decision.mode, decision.kind, decision.reason)
-        counter = self._decision_counters.get(key)
-        if counter is None:
-            counter = self._decision_counters[key] = self._decisions.labels(*key)
-        counter.inc()
-        is_enforced = decision.mode == "enforce"
-        if is_enforced and decision.kind in {DecisionKind.REPLAY, DecisionKind.FOLLOW}:
-            self._avoided.labels(operation, decision.kind).inc()
+        is_enforced = decision.mode == DedupMode.ENFORCE
+        counters = self._by_decision.get(key)
+        if counters is None:
+            is_avoided = is_enforced and decision.kind in {DecisionKind.REPLAY, DecisionKind.FOLLOW}
+            avoided = (self._avoided.labels(operation, decision.kind),) if is_avoided else ()
+            counters = self._by_decision[key] = (self._decisions.labels(*key), *avoided)
+        for counter in counters:
+            counter.inc()
         if decision.is_upstream_duplicate:
             self._avoided.labels(operation, "upstream").inc()
         if is_enforced and decision.age_s is not None:

@@ -16,17 +16,15 @@ from typing import Final
 import orjson
 
 from gateway.sealing import Sealing
-from gateway.store import Script, ScriptRunner, StoreUnavailable
+from gateway.store import LUA_NOW_MS, Script, ScriptRunner, StoreUnavailable
 from gateway.token.life import MAX_BACKOFF_S, Cause, Issued, Token, backoff_s, begin, usable_life_s
 
 LEASE_MS: Final = 10_000  # longer than token.client.FETCH_TIMEOUT_S: a lease must outlive the work
 _CLAIM_ATTEMPTS: Final = 2  # the second after voiding a token that does not open
 _BLOCK_MEMORY_MS: Final = 600_000  # failures in a row are counted across the longest backoff
 
-_NOW: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-
 _CLAIM: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'val', 'gen', 'until', 'own', 'lease', 'blocked', 'cause')
 if h[1] and h[2] ~= ARGV[3] and tonumber(h[3]) > now then return {'TOKEN', h[1], h[2], h[3] - now} end
@@ -40,7 +38,7 @@ return {'LEAD'}
 )
 
 _PUBLISH: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'own', 'lease')
 if h[2] and tonumber(h[2]) > now and h[1] ~= ARGV[1] then return 0 end
@@ -52,7 +50,7 @@ return 1
 )
 
 _BLOCK: Final = Script.of(
-    _NOW
+    LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'own', 'failures', 'cause', 'blocked')
 if h[1] ~= ARGV[1] then return h[4] and h[4] - now or -1 end

@@ -119,7 +119,7 @@ def test_what_redis_did_not_do_is_counted_by_reason(metrics: Metrics) -> None:
 
 def test_gauges_are_read_from_their_sources_at_each_scrape(metrics: Metrics) -> None:
     in_flight = [0.0]
-    metrics.watch(in_flight=lambda: in_flight[0], token_age=lambda: 7.0)
+    metrics.watch(in_flight=lambda: in_flight[0], token_age=lambda: 7.0, followers=lambda: 0.0, flights=lambda: 0.0)
 
     assert value(metrics, "requests_in_flight") == 0.0
     in_flight[0] = 3.0
@@ -171,7 +171,7 @@ def test_the_scraper_is_answered_in_the_language_it_asks_for(
     content_type: str,
 ) -> None:
     metrics.observe(record())
-    metrics.watch(in_flight=lambda: 1.0, token_age=lambda: float("nan"))
+    metrics.watch(in_flight=lambda: 1.0, token_age=lambda: float("nan"), followers=lambda: 0.0, flights=lambda: 0.0)
 
     body, answered = metrics.exposition(accept)
 
