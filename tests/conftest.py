@@ -38,6 +38,13 @@ def redis_url(valkey: EmbeddedValkey, redis: Redis) -> str:
     return valkey.url
 
 
+@pytest.fixture
+def own_valkey() -> Iterator[EmbeddedValkey]:
+    """A server that a test may hurt."""
+    with EmbeddedValkey() as server:
+        yield server
+
+
 # --- every kind of server that the gateway can be pointed at --------------------------------------------------------
 
 KINDS = ("valkey", "resp2", "python-parser", "redis7", "redis7-resp2", "sentinel", "cluster", "redis7-cluster")

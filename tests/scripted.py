@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.running import eventually
+
 TOKEN_REPLY = b'{"access_token":"scripted-token","token_type":"bearer","expires_in":3600}'
 
 
@@ -58,6 +60,14 @@ class ScriptedUpstream:
             self._server.close()
         for writer in self._writers:
             writer.transport.abort()
+
+    async def is_asked(self, times: int = 1) -> None:
+        """Return when so many requests have arrived."""
+
+        async def has_them() -> bool:
+            return len(self.requests) >= times
+
+        await eventually(has_them, 40)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -28,13 +28,6 @@ async def store(redis_url: str, errors: list[str]) -> AsyncIterator[Store]:
     store = Store(connect(redis_url), on_error=errors.append)
     yield store
     await store.close()
-
-
-@pytest.fixture
-def own_valkey() -> Iterator[EmbeddedValkey]:
-    """A server that a test may hurt."""
-    with EmbeddedValkey() as server:
-        yield server
 
 
 async def test_what_is_asked_for_in_one_tick_travels_as_one_pipeline(store: Store, redis: Redis) -> None:

@@ -9,15 +9,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from redis.asyncio import Redis
 
-from gateway.embedded import EmbeddedValkey
 from tests.e2e.conftest import BODY, about, environment
 from tests.running import GatewayProcess, eventually
 from tests.scripted import Request, ScriptedUpstream, reply
 
 REPLICAS = 3
 LEASE_S = 15.0
+Asked = tuple[int, dict[str, Any]]
 
 
 @asynccontextmanager
@@ -48,14 +47,8 @@ class Held:
     def calls(self) -> int:
         return len(self.upstream.requests)
 
-    async def is_asked(self, times: int = 1) -> None:
-        async def asked() -> bool:
-            return self.calls >= times
 
-        await eventually(asked, 40)
-
-
-async def ask(session: aiohttp.ClientSession, url: str, name: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+async def ask(session: aiohttp.ClientSession, url: str, name: str, body: dict[str, Any]) -> Asked:
     headers = {"x-optum-correlation-id": name}
     async with session.post(f"{url}/rcm/eligibility/v1", json=body, headers=headers) as response:
         assert response.headers["x-optum-correlation-id"] == name
@@ -83,10 +76,10 @@ async def session() -> Any:  # noqa: ANN401 - an async generator
 
 
 async def test_two_hundred_at_once_over_three_replicas_cost_one_call(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+    redis_url: str, session: aiohttp.ClientSession
 ) -> None:
     held = Held()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         asked = [
             asyncio.create_task(
                 ask(session, processes[i % REPLICAS].url, f"c{i}", BODY | {"controlNumber": f"{i:09d}"})
@@ -96,7 +89,6 @@ async def test_two_hundred_at_once_over_three_replicas_cost_one_call(
         await waiting(session, processes, 200)
         held.release.set()
         answers = [await one for one in asked]
-    del redis
 
     assert held.calls == 1
     assert [status for status, _ in answers] == [200] * 200
@@ -105,14 +97,12 @@ async def test_two_hundred_at_once_over_three_replicas_cost_one_call(
     assert {document["id"] for _, document in answers} == {"t-1"}
 
 
-async def test_a_leader_that_is_killed_has_one_successor(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
-) -> None:
+async def test_a_leader_that_is_killed_has_one_successor(redis_url: str, session: aiohttp.ClientSession) -> None:
     held = Held()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         leader, *others = processes
         lost = asyncio.create_task(ask(session, leader.url, "leader", BODY))
-        await held.is_asked()
+        await upstream.is_asked()
         asked = [asyncio.create_task(ask(session, others[i % 2].url, f"c{i}", BODY)) for i in range(40)]
         await waiting(session, others, 40)
         loop = asyncio.get_running_loop()
@@ -120,12 +110,11 @@ async def test_a_leader_that_is_killed_has_one_successor(
         killed_at = loop.time()
         with pytest.raises(aiohttp.ClientError):
             await lost
-        await held.is_asked(2)
+        await upstream.is_asked(2)
         took_s = loop.time() - killed_at
         held.release.set()
         answers = [await one for one in asked]
         metrics = [await text(session, f"{process.admin_url}/metrics") for process in others]
-    del redis
 
     assert held.calls == 2
     assert [status for status, _ in answers] == [200] * 40
@@ -140,24 +129,21 @@ async def text(session: aiohttp.ClientSession, url: str) -> str:
         return await response.text()
 
 
-async def test_a_leader_that_was_frozen_overwrites_nothing(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
-) -> None:
+async def test_a_leader_that_was_frozen_overwrites_nothing(redis_url: str, session: aiohttp.ClientSession) -> None:
     held = Held()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         frozen, other, _ = processes
         late = asyncio.create_task(ask(session, frozen.url, "late", BODY))
-        await held.is_asked()
+        await upstream.is_asked()
         frozen.popen.send_signal(signal.SIGSTOP)
         waits = asyncio.create_task(ask(session, other.url, "waits", BODY))
-        await held.is_asked(2)
+        await upstream.is_asked(2)
         held.release.set()
         _, answered = await waits
         frozen.popen.send_signal(signal.SIGCONT)
         status, own = await late
         _, replayed = await ask(session, frozen.url, "again", BODY)
         metrics = await text(session, f"{frozen.admin_url}/metrics")
-    del redis
 
     assert (status, own["id"]) == (200, "t-1")  # its own caller gets what was paid for
     assert answered["id"] == "t-2"
@@ -165,64 +151,62 @@ async def test_a_leader_that_was_frozen_overwrites_nothing(
     assert "eligibility_gateway_dedup_lost_leases_total 1.0" in metrics
 
 
-async def test_a_leader_that_is_stopped_ends_its_flight_first(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
-) -> None:
+async def asked_over(
+    session: aiohttp.ClientSession, leader: GatewayProcess, other: GatewayProcess, upstream: ScriptedUpstream
+) -> tuple[asyncio.Task[Asked], asyncio.Task[Asked]]:
+    """Ask one replica, and the same of another once the first leads; return both, under way."""
+    led = asyncio.create_task(ask(session, leader.url, "leader", BODY))
+    await upstream.is_asked()
+    follows = asyncio.create_task(ask(session, other.url, "follows", BODY))
+    await waiting(session, [other], 1)
+    return led, follows
+
+
+async def test_a_leader_that_is_stopped_ends_its_flight_first(redis_url: str, session: aiohttp.ClientSession) -> None:
     held = Held()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         leader, other, _ = processes
-        led = asyncio.create_task(ask(session, leader.url, "leader", BODY))
-        await held.is_asked()
-        follows = asyncio.create_task(ask(session, other.url, "follows", BODY))
-        await waiting(session, [other], 1)
+        led, follows = await asked_over(session, leader, other, upstream)
         leader.popen.send_signal(signal.SIGTERM)
         await asyncio.to_thread(leader.wait_for, '"draining"')
         held.release.set()
         assert (await led)[0] == 200
         assert (await follows)[1]["sourceId"] == "t-1"
         assert await asyncio.to_thread(leader.popen.wait, 30) == 0
-    del redis
 
     assert held.calls == 1
 
 
-async def test_a_leader_that_is_hurried_hands_over_at_once(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
-) -> None:
+async def test_a_leader_that_is_hurried_hands_over_at_once(redis_url: str, session: aiohttp.ClientSession) -> None:
     held = Held()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         leader, other, _ = processes
-        led = asyncio.create_task(ask(session, leader.url, "leader", BODY))
-        await held.is_asked()
-        follows = asyncio.create_task(ask(session, other.url, "follows", BODY))
-        await waiting(session, [other], 1)
+        led, follows = await asked_over(session, leader, other, upstream)
         leader.popen.send_signal(signal.SIGTERM)
         await asyncio.to_thread(leader.wait_for, '"draining"')
         loop = asyncio.get_running_loop()
         hurried_at = loop.time()
         leader.popen.send_signal(signal.SIGTERM)
-        await held.is_asked(2)
+        await upstream.is_asked(2)
         took_s = loop.time() - hurried_at
         held.release.set()
         assert (await follows)[1]["id"] == "t-2"
         with pytest.raises((aiohttp.ClientError, AssertionError)):
             await led
         assert await asyncio.to_thread(leader.popen.wait, 30) == 1
-    del redis
 
     assert took_s < LEASE_S  # not by the end of the lease
 
 
 async def test_different_questions_over_three_replicas_cost_one_call_each(
-    valkey: EmbeddedValkey, redis: Redis, session: aiohttp.ClientSession
+    redis_url: str, session: aiohttp.ClientSession
 ) -> None:
     held = Held()
     held.release.set()
-    async with held.upstream as upstream, fleet(upstream.url, valkey.url) as processes:
+    async with held.upstream as upstream, fleet(upstream.url, redis_url) as processes:
         answers = await asyncio.gather(
             *(ask(session, processes[i % REPLICAS].url, f"c{i}", about(i // 10)) for i in range(300))
         )
-    del redis
 
     assert [status for status, _ in answers] == [200] * 300
     assert held.calls == 30

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -27,14 +27,8 @@ async def by_member(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey() as one:
-        yield one
-
-
-@pytest.fixture
-async def hurt(server: EmbeddedValkey) -> AsyncIterator[Redis]:
-    client = Redis.from_url(server.url)
+async def hurt(own_valkey: EmbeddedValkey) -> AsyncIterator[Redis]:
+    client = Redis.from_url(own_valkey.url)
     yield client
     await client.aclose()
 
@@ -46,8 +40,8 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-async def gateway(server: EmbeddedValkey, upstream: ScriptedUpstream) -> AsyncIterator[Running]:
-    async with run_gateway(environment(upstream.url, server.url)) as one:
+async def gateway(own_valkey: EmbeddedValkey, upstream: ScriptedUpstream) -> AsyncIterator[Running]:
+    async with run_gateway(environment(upstream.url, own_valkey.url)) as one:
         yield one
 
 
@@ -111,19 +105,21 @@ async def test_whatever_redis_refuses_everybody_is_served(
 
 
 async def test_a_server_that_is_killed_costs_one_call_for_each_question_and_round(
-    gateway: Running, server: EmbeddedValkey, upstream: ScriptedUpstream
+    gateway: Running, own_valkey: EmbeddedValkey, upstream: ScriptedUpstream
 ) -> None:
     await everybody_is_served(gateway)
-    os.kill(server.pid, signal.SIGKILL)
+    os.kill(own_valkey.pid, signal.SIGKILL)
     for _ in range(3):
         statuses = await everybody_is_served(gateway)
     assert "eligibility-gateway; fwd=bypass; detail=store_unavailable" in statuses
     assert len(upstream.requests) <= 4 * MEMBERS
 
 
-async def test_a_frozen_server_is_left_alone_until_it_answers_again(gateway: Running, server: EmbeddedValkey) -> None:
+async def test_a_frozen_server_is_left_alone_until_it_answers_again(
+    gateway: Running, own_valkey: EmbeddedValkey
+) -> None:
     await everybody_is_served(gateway)
-    os.kill(server.pid, signal.SIGSTOP)
+    os.kill(own_valkey.pid, signal.SIGSTOP)
     try:
 
         async def is_left_alone() -> bool:
@@ -135,10 +131,9 @@ async def test_a_frozen_server_is_left_alone_until_it_answers_again(gateway: Run
         await eventually(is_left_alone)
         assert 'redis_errors_total{reason="timeout"}' in await gateway.metrics()
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        os.kill(own_valkey.pid, signal.SIGCONT)
 
     async def is_used_again() -> bool:
-        await asyncio.sleep(0.1)
         return "hit" in (await gateway.submit(about("TESTMEMBER-later"))).headers["Cache-Status"]
 
     await eventually(is_used_again, 30)
@@ -174,22 +169,24 @@ async def test_values_that_were_swapped_or_spoiled_are_never_anybodys_answer(gat
 
 
 async def test_a_policy_may_refuse_instead(
-    server: EmbeddedValkey, upstream: ScriptedUpstream, policies: Callable[..., str]
+    own_valkey: EmbeddedValkey, upstream: ScriptedUpstream, policies: Callable[..., str]
 ) -> None:
     directory = policies(
         callers="callers: {anonymous: {}}\n",
         p="match: {operations: ['*']}\ndedup: {mode: enforce, window: 1h, store_unavailable: reject}\n",
     )
-    async with run_gateway(environment(upstream.url, server.url, policies=directory)) as gateway:
+    async with run_gateway(environment(upstream.url, own_valkey.url, policies=directory)) as gateway:
         await gateway.submit()
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(own_valkey.pid, signal.SIGKILL)
         reply = await gateway.submit()
         assert (reply.status, (await reply.json())["code"]) == (503, "dedup_unavailable")
         assert reply.headers["Retry-After"] == "1"
     assert len(upstream.requests) == 1
 
 
-async def test_followers_elsewhere_are_served_though_no_message_arrives(server: EmbeddedValkey, hurt: Redis) -> None:
+async def test_followers_elsewhere_are_served_though_no_message_arrives(
+    own_valkey: EmbeddedValkey, hurt: Redis
+) -> None:
     release = asyncio.Event()
 
     async def slowly(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -198,15 +195,12 @@ async def test_followers_elsewhere_are_served_though_no_message_arrives(server: 
 
     async with (
         ScriptedUpstream(answer=slowly) as upstream,
-        run_gateway(environment(upstream.url, server.url)) as one,
-        run_gateway(environment(upstream.url, server.url)) as two,
+        run_gateway(environment(upstream.url, own_valkey.url)) as one,
+        run_gateway(environment(upstream.url, own_valkey.url)) as two,
     ):
         led = asyncio.create_task(one.submit(about(1)))
 
-        async def is_asked() -> bool:
-            return bool(upstream.requests)
-
-        await eventually(is_asked)
+        await upstream.is_asked()
         follows = asyncio.create_task(two.submit(about(1)))
         await forbid_messages(hurt)
         release.set()
