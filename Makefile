@@ -36,7 +36,7 @@ lock: $(STAMP) ## Rewrite requirements.lock from pyproject.toml
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet uv==0.13.9
 	@$(BIN)/python tools/lock.py
 
-bench: $(STAMP) ## Measure CPU, latency and memory beside the bare pass-through
+bench: $(STAMP) ## Measure the gateway beside its peers (ARGS="replay --runs 5")
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove what the other targets made

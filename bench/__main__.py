@@ -1,4 +1,4 @@
-"""`python -m bench [cpu] [latency] [memory]`: measure the gateway beside a bare aiohttp pass-through.
+"""`python -m bench [lead] [replay] [latency] [memory]`: measure the gateway beside its peers.
 
 Exit codes: 0 measured, whatever the figures; 1 a request was answered wrongly, or nothing could be measured.
 """
@@ -12,14 +12,14 @@ from dataclasses import asdict
 from bench import measure, report
 from bench.processes import BenchError, allow_descriptors
 
-_KINDS = ("cpu", "latency", "memory")
+_KINDS = ("lead", "replay", "latency", "memory")
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="The gateway beside a bare pass-through.")
-    parser.add_argument("kinds", nargs="*", metavar="{cpu,latency,memory}", help="default: all three")
-    parser.add_argument("--runs", type=int, default=3, help="of cpu and latency, peers taking turns")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="The gateway beside its peers.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"some of {', '.join(_KINDS)}; default: all")
+    parser.add_argument("--runs", type=int, default=3, help="of lead, replay and latency, peers taking turns")
     parser.add_argument("--seconds", type=float, default=5.0, help="of load in each run")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
@@ -41,13 +41,12 @@ def main() -> int:
     return 1 if found.errors else 0
 
 
-def _measure(kinds: Sequence[str], runs: int, seconds: float) -> measure.Report:
+def _measure(kinds: Sequence[str], runs: int, seconds: float) -> report.Report:
     allow_descriptors()
     try:
-        cpu, ratios = measure.cpu(runs, seconds, _progress) if "cpu" in kinds else ((), None)
-        return measure.Report(
-            cpu=cpu,
-            ratios=ratios,
+        return report.Report(
+            lead=measure.lead(runs, seconds, _progress) if "lead" in kinds else None,
+            replay=measure.replay(runs, seconds, _progress) if "replay" in kinds else None,
             latency=measure.latency(runs, seconds, _progress) if "latency" in kinds else (),
             memory=measure.memory(_progress) if "memory" in kinds else (),
         )

@@ -9,7 +9,7 @@ Facts
   all are answered.
 
 Rules
-- An answer that is no 200, or not exactly as long as the upstream's, is an error; so is a lost connection.
+- An answer that is no 200, or not of exactly the expected length, is an error; so is a lost connection.
 - A connection that had an error is not used again.
 """
 
@@ -25,7 +25,7 @@ from typing import Final, cast
 
 import uvloop
 
-from bench.messages import PATH_HELD, Requests, eligibility_body, whole
+from bench.messages import ANSWERED_BYTES, PATH, PATH_HELD, Requests, whole
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE_S: Final = 15.0  # for the last answers
@@ -75,11 +75,33 @@ class Released:
     errors: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Whom to ask, with which token, about which and how many members (None: another each time); what is right."""
+
+    port: int
+    token: str
+    members: int | None = None
+    first: int = 0
+    expected: tuple[int, ...] = (ANSWERED_BYTES,)
+
+    def requests(self, path: str = PATH) -> Requests:
+        """Return requests for it."""
+        return Requests(self.token, path, self.members, self.first)
+
+    async def connect(self, ended: Callable[["Connection", bool], None]) -> "Connection":
+        """Return a new connection."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: Connection(ended, self.expected), _HOST, self.port)
+        return connection
+
+
 class Connection(asyncio.Protocol):
     """One connection with at most one request under way; `ended` is told whether it ended well."""
 
-    def __init__(self, ended: Callable[["Connection", bool], None]) -> None:
+    def __init__(self, ended: Callable[["Connection", bool], None], expected: tuple[int, ...]) -> None:
         self._ended = ended
+        self._expected = expected
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self._is_waiting = False
@@ -106,7 +128,7 @@ class Connection(asyncio.Protocol):
         if found is None:
             return
         begin, end = found
-        is_good = self._buffer.startswith(_OK) and end - begin == _BODY_BYTES and end == len(self._buffer)
+        is_good = self._buffer.startswith(_OK) and end - begin in self._expected and end == len(self._buffer)
         self._buffer = b""
         self._settle(is_good=is_good)
 
@@ -122,13 +144,10 @@ class Connection(asyncio.Protocol):
             self._ended(self, is_good)
 
 
-_BODY_BYTES: Final = len(eligibility_body())
-
-
-async def closed(port: int, token: str, connections: int, seconds: float) -> Closed:
+async def closed(target: Target, connections: int, seconds: float) -> Closed:
     """Keep every connection busy for so many seconds, then wait for the last answers."""
     loop = asyncio.get_running_loop()
-    requests, done = Requests(token), asyncio.Event()
+    requests, done = target.requests(), asyncio.Event()
     answers = errors = 0
     busy = connections
 
@@ -143,7 +162,7 @@ async def closed(port: int, token: str, connections: int, seconds: float) -> Clo
         if busy == 0:
             done.set()
 
-    pool = [await _connect(port, ended) for _ in range(connections)]
+    pool = [await target.connect(ended) for _ in range(connections)]
     began_at = loop.time()
     until = began_at + seconds
     for connection in pool:
@@ -153,10 +172,10 @@ async def closed(port: int, token: str, connections: int, seconds: float) -> Clo
     return Closed(answers=answers, errors=errors + busy, seconds=round(took_s, 3))
 
 
-async def opened(port: int, token: str, rate: float, seconds: float) -> Opened:
+async def opened(target: Target, rate: float, seconds: float) -> Opened:
     """Send at a rate for so many seconds, on as many connections as that takes."""
     loop = asyncio.get_running_loop()
-    requests, arrivals, done = Requests(token), random.Random(_SEED), asyncio.Event()
+    requests, arrivals, done = target.requests(), random.Random(_SEED), asyncio.Event()
     idle: list[Connection] = []
     due: dict[Connection, float] = {}
     latencies: list[float] = []
@@ -176,11 +195,11 @@ async def opened(port: int, token: str, rate: float, seconds: float) -> Opened:
             done.set()
 
     async def send(at: float) -> None:
-        connection = idle.pop() if idle else await _connect(port, ended)
+        connection = idle.pop() if idle else await target.connect(ended)
         due[connection] = at
         connection.send(requests.next())
 
-    idle += [await _connect(port, ended) for _ in range(_WARM_CONNECTIONS)]
+    idle += [await target.connect(ended) for _ in range(_WARM_CONNECTIONS)]
     at = loop.time() + _LEAD_S
     for _ in range(left):
         at += arrivals.expovariate(rate)
@@ -203,10 +222,10 @@ async def opened(port: int, token: str, rate: float, seconds: float) -> Opened:
     )
 
 
-async def hold(port: int, token: str, count: int, gauge: tuple[int, str], patience_s: float) -> Released:
+async def hold(target: Target, count: int, gauge: tuple[int, str], patience_s: float) -> Released:
     """Send one request on each of so many connections; print when all are held, return when all are answered."""
     loop = asyncio.get_running_loop()
-    requests, done = Requests(token, PATH_HELD), asyncio.Event()
+    requests, done = target.requests(PATH_HELD), asyncio.Event()
     answers = errors = 0
 
     def ended(connection: Connection, is_good: bool) -> None:  # noqa: ARG001, FBT001
@@ -222,7 +241,7 @@ async def hold(port: int, token: str, count: int, gauge: tuple[int, str], patien
     while held < count and not errors and loop.time() < began_at + patience_s:
         if len(pool) < count and len(pool) - held <= _WAVES_AHEAD * _WAVE:
             for _ in range(min(_WAVE, count - len(pool))):
-                pool.append(await _connect(port, ended))
+                pool.append(await target.connect(ended))
                 pool[-1].send(requests.next())
         else:
             await asyncio.sleep(_POLL_S)
@@ -230,11 +249,6 @@ async def hold(port: int, token: str, count: int, gauge: tuple[int, str], patien
     print(json.dumps(asdict(Held(held=held, seconds=round(loop.time() - began_at, 3)))), flush=True)
     await _patiently(done, patience_s + _PATIENCE_S)
     return Released(answers=answers, errors=count - answers)
-
-
-async def _connect(port: int, ended: Callable[[Connection, bool], None]) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(ended), _HOST, port)
-    return connection
 
 
 async def _patiently(done: asyncio.Event, seconds: float) -> None:
@@ -271,18 +285,28 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64, help="of `closed` and `hold`")
     parser.add_argument("--rate", type=float, default=300.0, help="of `open`, requests per second")
     parser.add_argument("--gauge", default="0:", help="of `hold`, PORT:NAME of the metric that says what is held")
+    parser.add_argument("--members", type=int, help="ask about so many in turn; default: about another each time")
+    parser.add_argument("--first", type=int, default=0, help="number of the first member")
+    parser.add_argument("--expected", type=int, nargs="+", default=[ANSWERED_BYTES], help="right lengths of a body")
     options = parser.parse_args()
+    target = Target(
+        port=options.port,
+        token=options.token,
+        members=options.members,
+        first=options.first,
+        expected=(*options.expected,),
+    )
     result: Closed | Opened | Released
     with asyncio.Runner(loop_factory=_select_loop if options.kind == "open" else uvloop.new_event_loop) as runner:
         match options.kind:
             case "closed":
-                result = runner.run(closed(options.port, options.token, options.connections, options.seconds))
+                result = runner.run(closed(target, options.connections, options.seconds))
             case "open":
-                result = runner.run(opened(options.port, options.token, options.rate, options.seconds))
+                result = runner.run(opened(target, options.rate, options.seconds))
             case _:
                 port, _, name = options.gauge.partition(":")
                 gauge = (int(port), name)
-                result = runner.run(hold(options.port, options.token, options.connections, gauge, options.seconds))
+                result = runner.run(hold(target, options.connections, gauge, options.seconds))
     print(json.dumps(asdict(result)), flush=True)
 
 

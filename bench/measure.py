@@ -1,8 +1,9 @@
-"""The three measurements. Peers take turns (A B C, A B C, …), so that a noisy minute meets all of them.
+"""CPU, latency and memory. Peers take turns (A B C, A B C, …), so that a noisy minute meets all of them.
 
 Facts
 - CPU: a fresh process, a warm-up that does not count, then a closed loop; the proxy's CPU time divided by the
-  requests it answered. The ratio is taken within each run, and the median of the ratios is quoted.
+  requests it answered. The ratio is taken within each run, and the median of the ratios is quoted. In `lead` every
+  request is another question; in `replay` each was answered during the warm-up.
 - Latency: an open loop at 300 requests/s, far below saturation. What a proxy adds is no difference of two
   quantiles, so the distributions stand side by side; the whole latency bounds what the proxy can have added.
 - Memory: one request each on thousands of connections, and an upstream that waits. They are held when the
@@ -17,8 +18,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.load import Closed, Held, Opened, Released
-from bench.messages import HELD_METRIC, TOKEN
-from bench.peers import BARE, BARE_UVLOOP, DIRECT, GATEWAY, PEERS, Proxy, proxy, upstream
+from bench.messages import ANSWERED_BYTES, HELD_METRIC, REPLAYED_BYTES, TOKEN
+from bench.peers import (
+    BARE,
+    BARE_UVLOOP,
+    DIRECT,
+    GATEWAY,
+    LUA,
+    LUA_KEEPING,
+    PASSING,
+    Proxy,
+    available,
+    proxy,
+    upstream,
+)
 from bench.processes import allow_descriptors, line_of, module, other_core, talking
 
 CONNECTIONS: Final = 64
@@ -26,7 +39,12 @@ RATE: Final = 300.0
 HOLD: Final = 9000
 _WARM_S: Final = 1.0
 _HOLD_S: Final = 30.0
-_HELD_PEERS: Final = (BARE, GATEWAY)
+_MEMBERS: Final = 256  # more than there are connections: nobody asks what another is just asking
+_OTHERS: Final = ("--first", "500000000")  # what is asked to warm up is not what is asked then
+_LEADING: Final = (BARE, BARE_UVLOOP, LUA, LUA_KEEPING, PASSING, GATEWAY)
+_REPLAYING: Final = (LUA_KEEPING, GATEWAY)
+_TIMED: Final = (BARE, BARE_UVLOOP, GATEWAY)
+_HELD: Final = (BARE, GATEWAY)
 
 Progress = Callable[[str], None]
 
@@ -43,6 +61,14 @@ class Cpu:
     requests_per_s: float
     errors: int
     rss_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """CPU of all peers at one kind of work; `ratios` are the gateway's over each of the others."""
+
+    rows: Sequence[Cpu]
+    ratios: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,44 +100,25 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Everything that was measured. `ratios` are the gateway's CPU over each bare peer's."""
-
-    cpu: Sequence[Cpu] = ()
-    ratios: Mapping[str, float] | None = None
-    latency: Sequence[Latency] = ()
-    memory: Sequence[Memory] = ()
-
-    @property
-    def errors(self) -> int:
-        """Answers that were wrong or never came."""
-        rows: tuple[Cpu | Latency | Memory, ...] = (*self.cpu, *self.latency, *self.memory)
-        return sum(row.errors for row in rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _CpuRun:
     us: float
     load: Closed
     rss_kb: int
 
 
-def cpu(runs: int, seconds: float, progress: Progress) -> tuple[Sequence[Cpu], Mapping[str, float]]:
-    """Measure CPU per request; return it with the ratios."""
-    found: dict[str, list[_CpuRun]] = {name: [] for name in PEERS}
-    with upstream() as upstream_port:
-        for run in range(runs):
-            for name in PEERS:
-                progress(f"cpu {run + 1}/{runs}: {name}")
-                with proxy(name, upstream_port) as peer:
-                    found[name].append(_cpu_run(peer, seconds))
-    ratios = {name: _ratio(found[GATEWAY], found[name]) for name in (BARE, BARE_UVLOOP)}
-    return [_cpu_row(name, results) for name, results in found.items()], ratios
+def lead(runs: int, seconds: float, progress: Progress) -> Comparison:
+    """Measure CPU per request where each is another question."""
+    return _compared("lead", _LEADING, runs, progress, lambda peer: _cpu_run(peer, seconds))
+
+
+def replay(runs: int, seconds: float, progress: Progress) -> Comparison:
+    """Measure CPU per request where each was answered before."""
+    return _compared("replay", _REPLAYING, runs, progress, lambda peer: _cpu_run(peer, seconds, members=_MEMBERS))
 
 
 def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:
     """Measure latency at a steady rate, with each proxy and with none."""
-    found: dict[str, list[Opened]] = {name: [] for name in (DIRECT, *PEERS)}
+    found: dict[str, list[Opened]] = {name: [] for name in (DIRECT, *_TIMED)}
     with upstream() as upstream_port:
         for run in range(runs):
             for name, results in found.items():
@@ -120,7 +127,7 @@ def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:
                     results.append(_open(upstream_port, TOKEN, seconds))
                 else:
                     with proxy(name, upstream_port) as peer:
-                        _closed(peer, min(_WARM_S, seconds))
+                        _closed(peer, min(_WARM_S, seconds), *_OTHERS)
                         results.append(_open(peer.port, peer.token, seconds))
     return [_latency_row(name, results) for name, results in found.items()]
 
@@ -129,16 +136,37 @@ def memory(progress: Progress) -> Sequence[Memory]:
     """Measure what a held request costs: as many as the goal names, or as the limit of open files allows."""
     wanted = min(HOLD, allow_descriptors())
     rows: list[Memory] = []
-    for name in _HELD_PEERS:
+    for name in _HELD:
         progress(f"memory: {name}")
         rows.append(_hold(name, wanted))
     return rows
 
 
-def _cpu_run(peer: Proxy, seconds: float) -> _CpuRun:
-    _closed(peer, min(_WARM_S, seconds))
+def _compared(
+    kind: str,
+    peers: Sequence[str],
+    runs: int,
+    progress: Progress,
+    measured: Callable[[Proxy], _CpuRun],
+) -> Comparison:
+    found: dict[str, list[_CpuRun]] = {name: [] for name in available(*peers)}
+    with upstream() as upstream_port:
+        for run in range(runs):
+            for name, results in found.items():
+                progress(f"{kind} {run + 1}/{runs}: {name}")
+                with proxy(name, upstream_port) as peer:
+                    results.append(measured(peer))
+    ratios = {name: _ratio(found[GATEWAY], results) for name, results in found.items() if name != GATEWAY}
+    return Comparison(rows=[_cpu_row(name, results) for name, results in found.items()], ratios=ratios)
+
+
+def _cpu_run(peer: Proxy, seconds: float, members: int | None = None) -> _CpuRun:
+    asked = ("--members", str(members)) if members else ()
+    warm = asked or _OTHERS
+    replayed = REPLAYED_BYTES if peer.token != TOKEN else ANSWERED_BYTES  # nginx does not say what a replay is
+    _closed(peer, min(_WARM_S, seconds), *warm, "--expected", str(ANSWERED_BYTES), str(REPLAYED_BYTES))
     before_s = peer.running.cpu_s()
-    load = _closed(peer, seconds)
+    load = _closed(peer, seconds, *asked, "--expected", str(replayed if members else ANSWERED_BYTES))
     used_s = peer.running.cpu_s() - before_s
     return _CpuRun(us=used_s * 1e6 / max(load.answers, 1), load=load, rss_kb=peer.running.rss_kb())
 
@@ -174,7 +202,7 @@ def _latency_row(name: str, results: Sequence[Opened]) -> Latency:
 
 def _hold(name: str, wanted: int) -> Memory:
     with upstream(_HOLD_S) as upstream_port, proxy(name, upstream_port) as peer:
-        _closed(peer, _WARM_S)  # what a process has once, however much it holds
+        _closed(peer, _WARM_S, *_OTHERS)  # what a process has once, however much it holds
         before_kb = peer.running.rss_kb()
         gauge = f"{upstream_port}:{HELD_METRIC}"
         arguments = _load("hold", peer.port, peer.token, "--connections", str(wanted), "--gauge", gauge)
@@ -195,8 +223,8 @@ def _hold(name: str, wanted: int) -> Memory:
     )
 
 
-def _closed(peer: Proxy, seconds: float) -> Closed:
-    arguments = ("--connections", str(CONNECTIONS), "--seconds", str(seconds))
+def _closed(peer: Proxy, seconds: float, *more: str) -> Closed:
+    arguments = ("--connections", str(CONNECTIONS), "--seconds", str(seconds), *more)
     return Closed(**_result(_load("closed", peer.port, peer.token, *arguments)))
 
 

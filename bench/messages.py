@@ -20,6 +20,7 @@ CALLER_TOKEN: Final = "bench-caller-token-" + "0" * 482  # the same, and just as
 HELD_METRIC: Final = "bench_upstream_requests_in_flight"
 HEAD_END: Final = b"\r\n\r\n"
 
+_ID: Final = "0193e6a4-0000-7000-8000-000000000001"
 _REPLY_BODY_BYTES: Final = 12 * 1024
 _MEMBER: Final = "MEMBER_ID"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
@@ -37,9 +38,9 @@ def whole(buffer: bytes | bytearray) -> tuple[int, int] | None:
 
 
 class Requests:
-    """An endless supply of requests of one length, each about another member."""
+    """An endless supply of requests of one length, each about another member; or, in turn, about so many."""
 
-    def __init__(self, token: str, target: str = PATH) -> None:
+    def __init__(self, token: str, target: str = PATH, members: int | None = None, first: int = 0) -> None:
         document = json.dumps(_inquiry(), indent=2).encode()
         before, _, after = document.partition(_MEMBER.encode())
         length = len(before) + len(b"M%09d" % 0) + len(after)
@@ -49,12 +50,14 @@ class Requests:
             f"Content-Length: {length}\r\n\r\n"
         )
         self._before, self._after = head.encode() + before, after
+        self._members = members
+        self._first = first
         self._made = 0
 
     def next(self) -> bytes:
         """Return the next request, head and body."""
-        self._made += 1
-        return b"%bM%09d%b" % (self._before, self._made, self._after)
+        self._made = self._made % self._members + 1 if self._members else self._made + 1
+        return b"%bM%09d%b" % (self._before, self._first + self._made, self._after)
 
 
 def reply(status: str, body: bytes, *headers: str) -> bytes:
@@ -80,8 +83,8 @@ def eligibility_reply() -> bytes:
 def eligibility_body() -> bytes:
     """Return a 271 in JSON of exactly 12 KB; what the benefits leave is filled by the X12 text."""
     document = {
-        "id": "0193e6a4-0000-7000-8000-000000000001",
-        "status": {"value": "Eligible", "description": "The patient has active coverage."},
+        "id": _ID,
+        "status": {"value": "eligible", "description": "The patient has active coverage."},
         "payer": {"chcId": "00001", "name": "SYNTHETIC PAYER"},
         "subscriber": {"firstName": "JANE", "lastName": "SYNTHETIC", "dateOfBirth": "1971-03-04"},
         "benefits": [
@@ -147,3 +150,7 @@ def _inquiry() -> dict[str, object]:
             "serviceTypeCodes": [str(code) for code in (1, 30, 33, 35, 47, 48, 50, 86, 88, 98)],
         },
     }
+
+
+ANSWERED_BYTES: Final = len(eligibility_body())
+REPLAYED_BYTES: Final = ANSWERED_BYTES + len(f'"sourceType":"duplicate","sourceId":"{_ID}",')

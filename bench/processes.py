@@ -48,13 +48,6 @@ class Running:
         status = Path(f"/proc/{self.popen.pid}/status").read_text(encoding="ascii")
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
-    def banish_children(self) -> None:
-        """Move the children to the other core: a store's server is no part of the proxy."""
-        for task in Path(f"/proc/{self.popen.pid}/task").iterdir():
-            for child in (task / "children").read_text(encoding="ascii").split():
-                for thread in Path(f"/proc/{child}/task").iterdir():
-                    os.sched_setaffinity(int(thread.name), {other_core()})
-
 
 def proxy_core() -> int:
     """The core that the proxy has to itself."""
