@@ -14,6 +14,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import Struct
+
 BASE_PATH: Final = "/rcm/eligibility/v1"
 TOKEN_PATH: Final = "/apip/auth/v2/token"  # noqa: S105 - a path, not a secret
 
@@ -66,22 +68,19 @@ OPERATIONS: Final[Mapping[OperationName, Operation]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The request is this operation."""
 
     operation: Operation
 
 
-@dataclass(frozen=True, slots=True)
-class WrongMethod:
+class WrongMethod(Struct, frozen=True):
     """The path belongs to the contract, the method does not: `allowed` is sorted."""
 
     allowed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownPath:
+class UnknownPath(Struct, frozen=True):
     """The path is none of the contract's."""
 
 

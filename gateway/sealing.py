@@ -15,7 +15,6 @@ more than a year, so rotate every quarter.
 
 import base64
 import binascii
-import hashlib
 import hmac
 import os
 import re
@@ -78,10 +77,13 @@ class Sealing:
         except InvalidTag:
             return None
 
-    def name(self, *parts: str) -> str:
+    def name(self, *parts: str | bytes) -> str:
         """Return 32 hex digits that say nothing of the parts, and that no other split of them shares."""
-        framed = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
-        return hmac.new(self._naming_key, framed, hashlib.sha256).hexdigest()[:32]
+        framed = bytearray()
+        for part in parts:
+            raw = part if isinstance(part, bytes) else part.encode()
+            framed += len(raw).to_bytes(4, "big") + raw
+        return hmac.digest(self._naming_key, framed, "sha256").hex()[:32]
 
 
 def parse_ring(text: str) -> tuple[Key, ...]:

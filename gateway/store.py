@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SentinelConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -70,8 +71,7 @@ class ScriptRunner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     script: Script
     key: bytes
     arguments: tuple[Argument, ...]
@@ -243,8 +243,11 @@ def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
     return Redis.from_pool(pool)
 
 
-def connect(url: str) -> Client:
-    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
+def connect(url: str, *, answer_s: float | None = TIMEOUT_S) -> Client:
+    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError.
+
+    `answer_s` bounds each answer; None where the caller bounds its calls itself: redis-py sets up a timer an answer.
+    """
     parts = urlsplit(url)
     try:
         match parts.scheme:
@@ -252,7 +255,8 @@ def connect(url: str) -> Client:
                 # redis-py would take a database that is no number for the first one.
                 raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
             case "redis" | "rediss" | "unix":
-                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
+                options = {**_options(), "socket_timeout": answer_s}
+                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **options))
             case "redis+sentinel":
                 return _sentinel(parts)
             case "redis+cluster":

@@ -11,22 +11,21 @@ Rules
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.policy.model import ANONYMOUS, Caller
 
 _BEARER = "bearer "
 
 
-@dataclass(frozen=True, slots=True)
-class Identified:
+class Identified(Struct, frozen=True):
     """The request is this caller's."""
 
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True)
-class NotIdentified:
+class NotIdentified(Struct, frozen=True):
     """The request is nobody's."""
 
 

@@ -7,9 +7,10 @@ Rules
 - A caller that does not take JSON would get another answer than the others.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from gateway.dedup.canonical import FieldRules, NotCanonical
 from gateway.dedup.fingerprint import DEDUPLICATION, VALUE_ADDS, Question, read_question, value_adds
@@ -31,16 +32,14 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A question; `is_fresh` where the caller wants a fresh answer whatever is kept."""
 
     question: Question
     is_fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """No question that could share its answer."""
 
     reason: str

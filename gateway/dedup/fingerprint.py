@@ -11,20 +11,24 @@ Rules
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
+
+from msgspec import Struct
 
 from gateway.dedup.canonical import FieldRules, NotCanonical, Unreadable, canonical_json, write
 from gateway.dedup.x12 import canonical_x12
 from gateway.exchange import Inbound, as_anyone_reads
 from gateway.policy.model import HeadersClause
 
-VERSION: Final = "2"  # of the canonical form: another form is another question
+VERSION: Final = "3"  # of the canonical form: another form is another question
 X12_FIELD: Final = "x12"
 KEY_PREFIX: Final = "eg:flight:"
 VALUE_ADDS: Final = "x-optum-eligibility-disable-value-add"
 DEDUPLICATION: Final = "deduplication"  # of VALUE_ADDS: it asks for a fresh answer, not for another one
 _ANSWERING: Final = "x-optum-"
+_BEGINNING: Final = (b"x", b"X")
 _NEUTRAL: Final = frozenset(
     {"x-optum-correlation-id", "x-optum-trace-id", "x-optum-tenant-id", "x-optum-subtenant-id"},
 )
@@ -33,8 +37,7 @@ Naming = Callable[..., str]  # Sealing.name
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
+class Asker(Struct, frozen=True, kw_only=True):
     """On whose behalf a question is asked, and of whom."""
 
     upstream: str
@@ -43,26 +46,29 @@ class Asker:
     caller: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is asked, apart from who asks."""
 
     meaning: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return "Question()"
+
     def key(self, name: Naming, operation: str, asker: Asker, *, query: str, headers: Pairs) -> bytes:
         """Return the Redis key of everything that makes this question another than the next."""
         asked = self._asked(name, asker.subtenant)
-        context = (operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query)
         flat = [part for pair in headers for part in pair]
-        rest = name("flight", VERSION, *context, *flat, asked)
-        return f"{KEY_PREFIX}{name('subtenant', asker.subtenant)}:{asked}:{rest}".encode()
+        rest = _context(
+            *(name, operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query, *flat)
+        )
+        return f"{_prefix(name, asker.subtenant)}{asked}:{rest}".encode()
 
     def pattern(self, name: Naming, subtenant: str) -> bytes:
         """Return the pattern of all keys of this question on behalf of a subtenant."""
         return f"{KEY_PREFIX}*:{self._asked(name, subtenant)}:*".encode()
 
     def _asked(self, name: Naming, subtenant: str) -> str:
-        return name("question", VERSION, subtenant, write(self.meaning).decode("ascii"))
+        return name("question", VERSION, subtenant, write(self.meaning))
 
 
 def questions_of(body: bytes, rules: FieldRules) -> tuple[Question, ...]:
@@ -75,7 +81,18 @@ def questions_of(body: bytes, rules: FieldRules) -> tuple[Question, ...]:
 
 def subtenant_pattern(name: Naming, subtenant: str) -> bytes:
     """Return the pattern of all keys of a subtenant."""
-    return f"{KEY_PREFIX}{name('subtenant', subtenant)}:*".encode()
+    return f"{_prefix(name, subtenant)}*".encode()
+
+
+# There are few of either, and naming costs as much as reading the question; the question itself is kept nowhere.
+@lru_cache(maxsize=1024)
+def _prefix(name: Naming, subtenant: str) -> str:
+    return f"{KEY_PREFIX}{name('subtenant', subtenant)}:"
+
+
+@lru_cache(maxsize=1024)
+def _context(name: Naming, *parts: str) -> str:
+    return name("context", VERSION, *parts)
 
 
 def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
@@ -83,11 +100,14 @@ def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
     found = [
         (read, value.decode("utf-8", "surrogateescape"))
         for name, value in inbound.raw_headers
-        if (read := as_anyone_reads(name)).startswith(_ANSWERING)
+        if name[:1] in _BEGINNING
+        and (read := as_anyone_reads(name)).startswith(_ANSWERING)
         and read not in _NEUTRAL
         and read not in clause.touched
     ]
     found += [(name.lower(), value) for name, value in clause.set.items() if name.lower().startswith(_ANSWERING)]
+    if not found:
+        return ()
     disabled = {one for name, value in found if name == VALUE_ADDS for one in value_adds(value)} - {DEDUPLICATION}
     others = [pair for pair in found if pair[0] != VALUE_ADDS]
     return tuple(sorted([*others, *((VALUE_ADDS, one) for one in disabled)]))

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from gateway.dedup.replay import Landing, Shared
 from gateway.dedup.store import Finish, Finished, FlightStore, Kept, Landed, Lead, Spent, Wait
 from gateway.dedup.window import Window
@@ -39,8 +41,7 @@ class Sources:
     on_stored: Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What a request brings to a flight. Those of one `group` have the same window, so that one looks for all.
 
     `correlation_id` is the one under which the upstream would know the call.
@@ -54,15 +55,13 @@ class Terms:
     may_bypass_store: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """The request followed: another's landing, while it waited."""
 
     landing: Landing
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(Struct, frozen=True):
     """An earlier answer, still within the window."""
 
     shared: Shared
@@ -73,8 +72,7 @@ class Replayed:
 Seen = Lead | Wait | Spent | Followed | Replayed
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A landing in time: `heard_at` by our monotonic clock, `given_at` by that of Redis, None if it is not known."""
 
     landing: Landing

@@ -14,8 +14,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.dedup.fleet import Answer, Fleet, Followed, Replayed, Seen, Sources, Terms
 from gateway.dedup.replay import SHARE_MAX_BYTES, Landing, NoAnswer, NotShareable, share
@@ -26,13 +29,13 @@ from gateway.store import StoreUnavailable
 
 MAX_FOLLOWERS: Final = 20_000
 _RENEW_S: Final = 5.0
+_LOOK_S: Final = 1.0  # for whoever is to be renewed
 
 Call = Callable[[], Awaitable[Reply]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Led:
+class Led(Struct, frozen=True):
     """The request led, and this is the upstream's answer; for `kept_s` the same question is answered from it."""
 
     reply: Reply
@@ -52,8 +55,8 @@ class _Flight:
     owner: str
     followers: "set[asyncio.Future[Outcome]]" = field(default_factory=set)
     outcome: Outcome | None = None
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    renewing: asyncio.TimerHandle | None = None
+    over: asyncio.Event | None = None  # made by whoever waits for it
+    renew_at: float = math.inf
     has_lease: bool = False
 
     def land(self, outcome: Outcome) -> None:
@@ -73,6 +76,8 @@ class Flights:
         self._sources = sources
         self._flights: dict[tuple[bytes, int], _Flight] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._leased: set[_Flight] = set()
+        self._renewing: asyncio.TimerHandle | None = None  # one for all: a timer a flight costs more than its lease
         self.followers = 0  # who wait now, for the gauge
 
     async def answer(self, terms: Terms, call: Call) -> Outcome:
@@ -81,6 +86,8 @@ class Flights:
         while (flight := self._flights.get(place)) is not None:
             if flight.outcome is None:
                 return await self._follow(flight, terms)
+            if flight.over is None:
+                flight.over = asyncio.Event()
             await flight.over.wait()  # it has landed without us, and is just being published
         flight = self._flights[place] = _Flight(terms, self._sources.new_id())
         try:
@@ -121,6 +128,7 @@ class Flights:
 
     async def close(self) -> None:
         """End every flight; those who wait elsewhere are told that it needs a successor."""
+        self._leased.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -198,14 +206,14 @@ class Flights:
             self._over(flight, Followed(landing))
 
     def _over(self, flight: _Flight, outcome: Outcome) -> None:
-        if flight.renewing is not None:
-            flight.renewing.cancel()
+        self._leased.discard(flight)
         place = (flight.terms.key, flight.terms.group)
         if self._flights.get(place) is flight:
             del self._flights[place]
         if flight.outcome is None:
             flight.land(outcome)
-        flight.over.set()
+        if flight.over is not None:
+            flight.over.set()
 
     async def _refresh(self, terms: Terms, call: Call) -> Led:
         reply, landing = await _whole(await call())
@@ -213,8 +221,19 @@ class Flights:
         return Led(reply, landing, await self._fleet.refresh(terms, self._sources.new_id(), answer))
 
     def _renew_later(self, flight: _Flight) -> None:
-        loop = asyncio.get_running_loop()
-        flight.renewing = loop.call_later(_RENEW_S, lambda: self._own(self._renew(flight)))
+        flight.renew_at = self._sources.now() + _RENEW_S
+        self._leased.add(flight)
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().call_later(_LOOK_S, self._renew_due)
+
+    def _renew_due(self) -> None:
+        self._renewing = None
+        now = self._sources.now()
+        for flight in [flight for flight in self._leased if flight.renew_at <= now]:
+            self._leased.discard(flight)
+            self._own(self._renew(flight))
+        if self._leased:
+            self._renewing = asyncio.get_running_loop().call_later(_LOOK_S, self._renew_due)
 
     async def _renew(self, flight: _Flight) -> None:
         with suppress(StoreUnavailable):

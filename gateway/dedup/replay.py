@@ -9,13 +9,14 @@ Rules
 """
 
 import json
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
 from enum import StrEnum
 from typing import Any, Final
 
+import lz4.block
+import msgspec
 import orjson
+from msgspec import Struct
 from multidict import CIMultiDict
 
 from gateway.dedup.canonical import NotCanonical, not_finite, without_duplicates
@@ -26,10 +27,11 @@ _SHARED_HEADERS: Final = (
     *("Content-Type", "Content-Encoding", "Content-Language", "Retry-After", "link"),
     *("x-optum-trace-id", "x-optum-tenant-id", "x-optum-subtenant-id"),
 )
-_FORMAT: Final = b"\x01"  # of what `pack` writes: another one is unreadable, and that is a miss
-_COMPRESSION: Final = 1
+_PACKED_MAX_BYTES: Final = 2 * SHARE_MAX_BYTES  # a body, and a few headers
+_FORMAT: Final = b"\x02"  # of what `pack` writes: another one is unreadable, and that is a miss
 _OK: Final = 200
-_BLANK: Final = frozenset(" \t\r\n")
+_BEFORE_VALUE: Final = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_END: Final = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*")
 _DUPLICATE: Final = "duplicate"
 # What two answers to one question may differ in without saying anything else about the patient.
 _VOLATILE: Final = frozenset({"id", "sourceType", "sourceId", "correlationId", "processedDate", "x12-271"})
@@ -39,16 +41,18 @@ class Unpackable(ValueError):
     """These bytes were not written by `pack`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class Shared(Struct, frozen=True, kw_only=True):
     """An answer as others get it. Between two parts of the body stands the correlation id of whoever gets it."""
 
     status: int
     reason: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    parts: tuple[bytes, ...] = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
+    parts: tuple[bytes, ...]
     outcome: str = ""
     is_upstream_duplicate: bool = False
+
+    def __repr__(self) -> str:
+        return f"Shared(status={self.status!r}, outcome={self.outcome!r})"
 
     def body(self, correlation_id: str) -> bytes:
         """Return the body for one of them; a well-formed id needs no escapes."""
@@ -61,8 +65,7 @@ class Shared:
         return Reply(status=self.status, reason=self.reason, headers=headers, body=self.body(correlation_id))
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(Struct, frozen=True):
     """The leader got no answer: the code of its problem, and the id under which the upstream may know the request."""
 
     code: str
@@ -111,18 +114,20 @@ def pack(landing: Landing, answered_at: float) -> bytes:
             head |= {"code": landing.code, "correlation_id": landing.correlation_id, "wait": landing.retry_after_s}
         case NotShareable():
             pass
-    return _FORMAT + zlib.compress(orjson.dumps(head) + b"\n" + body, _COMPRESSION)
+    packed: bytes = lz4.block.compress(orjson.dumps(head) + b"\n" + body)
+    return _FORMAT + packed
 
 
 def unpack(packed: bytes) -> tuple[Landing, float]:
     """Return the landing, and when it was. Raises Unpackable."""
-    if packed[:1] != _FORMAT:
+    # The size stands in front, and is allocated before anything is read.
+    if packed[:1] != _FORMAT or int.from_bytes(packed[1:5], "little") > _PACKED_MAX_BYTES:
         raise Unpackable
     try:
-        line, _, body = zlib.decompress(packed[1:]).partition(b"\n")
+        line, _, body = lz4.block.decompress(memoryview(packed)[1:]).partition(b"\n")
         head = orjson.loads(line)
         return _landing(head, body), float(head["at"])
-    except (zlib.error, ValueError, TypeError, KeyError):
+    except (lz4.block.LZ4BlockError, ValueError, TypeError, KeyError):
         raise Unpackable from None
 
 
@@ -162,106 +167,80 @@ def difference(earlier: Shared, fresh: Reply) -> Difference:
     if fact.outcome != earlier.outcome:
         return Difference.OUTCOME
     one, two = (
-        {name: member.value for name, member in members.items() if name not in _VOLATILE}
-        for members in (dict(_members(earlier.body("").decode())), fact.members)
+        {name: value for name, value in orjson.loads(body).items() if name not in _VOLATILE}
+        for body in (earlier.body(""), fresh.body)
     )
     return Difference.NONE if one == two else Difference.DETAILS
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """One top-level member of a JSON object: where its value stands, and what it is."""
+class _Fact(Struct, frozen=True):
+    """A 200 that states an outcome. `places`: where the value of each top-level member begins and ends."""
 
-    begin: int
-    end: int
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """A 200 that states an outcome."""
-
-    text: str
-    members: dict[str, _Member]
+    body: bytes
+    places: dict[str, tuple[int, int]]
     outcome: str
+    is_duplicate: bool
 
-    @property
-    def is_duplicate(self) -> bool:
-        kind = self.members.get("sourceType")
-        return kind is not None and kind.value == _DUPLICATE
+    def __repr__(self) -> str:
+        return f"_Fact(outcome={self.outcome!r})"
 
     def parts(self) -> tuple[bytes, ...]:
         """Cut the text where the correlation id belongs, and say where the answer comes from."""
-        text, members = self.text, self.members
-        stated = {"sourceType": f'"{_DUPLICATE}"', "sourceId": text[members["id"].begin : members["id"].end]}
-        missing = "".join(f'"{name}":{value},' for name, value in stated.items() if name not in members)
-        opening = text.index("{") + 1
-        edits: list[tuple[int, int, str | None]] = [(opening, opening, missing)]
-        edits += [(members[name].begin, members[name].end, value) for name, value in stated.items() if name in members]
-        if "correlationId" in members:
-            edits.append((members["correlationId"].begin, members["correlationId"].end, None))
-        parts: list[str] = [""]
+        body, places = self.body, self.places
+        begin, end = places["id"]
+        stated = {"sourceType": b'"%b"' % _DUPLICATE.encode(), "sourceId": body[begin:end]}
+        missing = b"".join(b'"%b":%b,' % (name.encode(), value) for name, value in stated.items() if name not in places)
+        opening = body.index(b"{") + 1
+        edits: list[tuple[int, int, bytes | None]] = [(opening, opening, missing)]
+        edits += [(*places[name], value) for name, value in stated.items() if name in places]
+        if "correlationId" in places:
+            edits.append((*places["correlationId"], None))
+        parts: list[bytes] = [b""]
         done = 0
         for begin, end, value in sorted(edits, key=lambda edit: edit[0]):
-            parts[-1] += text[done:begin]
+            parts[-1] += body[done:begin]
             if value is None:
-                parts.append("")
+                parts.append(b"")
             else:
                 parts[-1] += value
             done = end
-        parts[-1] += text[done:]
-        return tuple(part.encode() for part in parts)
+        parts[-1] += body[done:]
+        return tuple(parts)
 
 
 def _fact(reply: Reply) -> _Fact | None:
     if not reply.headers.get("Content-Type", "").lower().startswith("application/json"):
         return None
+    body = reply.body
     try:
-        text = reply.body.decode("utf-8")
-        members: dict[str, _Member] = {}
-        for name, member in _members(text):
-            if name in members:
-                return None  # two readers might see two answers
-            members[name] = member
-    except (ValueError, RecursionError, NotCanonical):
+        body.decode("utf-8")
+        members = _MEMBERS.decode(body)
+        places = _places(body, members)
+        if places is None:
+            return None
+        number = orjson.loads(bytes(members["id"]))
+        status = _STATUS.decode(bytes(members["status"]).decode())["value"]
+        kind = orjson.loads(bytes(members.get("sourceType", b"null")))
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError, NotCanonical):
         return None
-    number, status = members.get("id"), members.get("status")
-    if number is None or not isinstance(number.value, str) or not number.value:
+    if not isinstance(number, str) or not number or not isinstance(status, str):
         return None
-    if status is None or not isinstance(status.value, dict) or not isinstance(status.value.get("value"), str):
-        return None
-    return _Fact(text, members, status.value["value"])
+    return _Fact(body, places, status, kind == _DUPLICATE)
 
 
-def _members(text: str) -> Iterator[tuple[str, _Member]]:
-    """Yield the top-level members of a JSON object in a text, with their places. Raises ValueError."""
-    at = _expect(text, _skip(text, 0), "{")
-    while True:
-        at = _skip(text, at)
-        if not text.startswith('"', at):
-            raise ValueError("no member")
-        name, at = _DECODER.raw_decode(text, at)
-        begin = _skip(text, _expect(text, _skip(text, at), ":"))
-        value, at = _DECODER.raw_decode(text, begin)
-        yield name, _Member(begin, at, value)
-        at = _skip(text, at)
-        if not text.startswith(",", at):
-            break
-        at += 1
-    if _skip(text, _expect(text, at, "}")) != len(text):
-        raise ValueError("more than one value")
+def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]] | None:
+    """Return where the values stand; None where a key stands twice: two readers might see two answers."""
+    places: dict[str, tuple[int, int]] = {}
+    at = 0
+    for name, raw in members.items():
+        before = _BEFORE_VALUE.match(body, at)
+        value = bytes(raw)
+        if before is None or orjson.loads(before[1]) != name or not body.startswith(value, before.end()):
+            return None
+        at = before.end() + len(value)
+        places[name] = before.end(), at
+    return places if _END.fullmatch(body, at) is not None else None
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _BLANK:
-        at += 1
-    return at
-
-
-def _expect(text: str, at: int, sign: str) -> int:
-    if not text.startswith(sign, at):
-        raise ValueError(f"no {sign}")
-    return at + 1
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=not_finite)
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STATUS: Final = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=not_finite)

@@ -4,11 +4,9 @@ Order of places: a flight of this process, then one of the fleet or a kept answe
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
-
-from multidict import CIMultiDict
 
 from gateway.dedup.canonical import FieldRules
 from gateway.dedup.compare import field_rules
@@ -151,7 +149,8 @@ class DedupStep:
     def _replayed(self, exchange: Exchange, replayed: Replayed) -> Reply:
         _decided(exchange, DecisionKind.REPLAY, age_s=replayed.age_s)
         reply = replayed.shared.reply(exchange.correlation_id)
-        return _marked(reply, f"hit; ttl={int(replayed.remaining_s)}", ("Age", str(int(replayed.age_s))))
+        reply.headers["Age"] = str(int(replayed.age_s))
+        return _marked(reply, f"hit; ttl={int(replayed.remaining_s)}")
 
     def _shadowed(self, exchange: Exchange, seen: Seen | None, led: Led) -> Reply:
         match seen:
@@ -191,9 +190,7 @@ def _stored(kept_s: float) -> str:
     return f"; stored; ttl={int(kept_s)}" if kept_s else ""
 
 
-def _marked(reply: Reply, status: str, *more: tuple[str, str]) -> Reply:
+def _marked(reply: Reply, status: str) -> Reply:
     """Say in the reply what became of the request here, after what caches before us said (RFC 9211, 2)."""
-    headers = CIMultiDict(reply.headers)
-    headers.add(CACHE_STATUS, f"{_OURS}; {status}")
-    headers.extend(more)
-    return replace(reply, headers=headers)
+    reply.headers.add(CACHE_STATUS, f"{_OURS}; {status}")
+    return reply

@@ -11,10 +11,11 @@ Rules
 - `finish` by anybody but the owner changes nothing, unless the key is gone: then the answer is better than nothing.
 - A complete flight stays as it is until its TTL; only an answer that was asked for afresh, and was given later,
   takes its place.
+- A message is published where somebody elsewhere was told to wait: nobody else has any use for it.
 - Values are sealed for their key; one that does not open is a miss. When it was given is inside of it, so nobody who
   can write to Redis makes an answer younger than it is.
 
-Fields: st, own, try, dl (ms), at (ms), val (sealed), brief; of the last landing that is not kept: sown, sval,
+Fields: st, own, try, dl (ms), waited, at (ms), val (sealed), brief; of the last landing that is not kept: sown, sval,
 suntil (ms).
 """
 
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec import Struct
 
 from gateway.dedup.replay import Landing, Unpackable, pack, unpack
 from gateway.sealing import Sealing
@@ -42,12 +45,13 @@ if h[1] == 'P' then
   if h[2] == ARGV[1] then
     try = try - 1
   elseif tonumber(h[4]) > now then
+    redis.pcall('HSET', KEYS[1], 'waited', 1)  -- a full Redis takes no mark: then whoever waits looks by itself
     return {'WAIT', h[2], h[4] - now}
   elseif try >= tonumber(ARGV[4]) then
     return {'SPENT', redis.call('PTTL', KEYS[1])}
   end
 end
-redis.call('HDEL', KEYS[1], 'val', 'at', 'brief')
+redis.call('HDEL', KEYS[1], 'val', 'at', 'brief', h[1] == 'P' and 'brief' or 'waited')
 redis.call('HSET', KEYS[1], 'st', 'P', 'own', ARGV[1], 'try', try + 1, 'dl', now + ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {'LEAD', try + 1, now}
@@ -70,7 +74,7 @@ return 1
 _FINISH: Final = Script.of(
     LUA_NOW_MS
     + """
-local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief')
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief', 'waited')
 if h[1] == 'C' and h[2] == ARGV[1] then return 'kept' end
 if h[4] == ARGV[1] then return 'shared' end
 local mine = h[1] == 'P' and h[2] == ARGV[1]
@@ -79,15 +83,15 @@ local idle = not h[1] and (ARGV[2] == 'fresh' or redis.call('EXISTS', KEYS[1]) =
 if not (mine or kept or idle) then return 'lost' end
 local kind = h[5] and 'share' or ARGV[2]  -- forgotten while it was under way
 if kind == 'share' then
-  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief')
+  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief', 'waited')
   redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + ARGV[6])
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
 else
-  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil')
+  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil', 'waited')
   redis.call('HSET', KEYS[1], 'st', 'C', 'own', ARGV[1], 'val', ARGV[3], 'at', ARGV[4])
   redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[6]))
 end
-redis.pcall('PUBLISH', ARGV[7], KEYS[1])
+if h[6] then redis.pcall('PUBLISH', ARGV[7], KEYS[1]) end
 return kind == 'share' and 'shared' or 'kept'
 """,
 )
@@ -95,10 +99,10 @@ return kind == 'share' and 'shared' or 'kept'
 # ARGV: own, channel
 _ABANDON: Final = Script.of(
     """
-local h = redis.call('HMGET', KEYS[1], 'st', 'own')
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'waited')
 if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'own', '', 'dl', 0)
-redis.pcall('PUBLISH', ARGV[2], KEYS[1])
+if h[3] then redis.pcall('PUBLISH', ARGV[2], KEYS[1]) end
 return 1
 """,
 )
@@ -126,16 +130,14 @@ class Times:
     max_try: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True):
     """This owner leads: the upstream is its to ask. `attempt` is above 1 where a leader was lost before."""
 
     attempt: int
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """An earlier answer; `owner` led it."""
 
     landing: Landing
@@ -144,23 +146,20 @@ class Kept:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Struct, frozen=True):
     """The landing of the flight that was waited for."""
 
     landing: Landing
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Another owner leads; without a sign of life its lease ends after so long."""
 
     owner: str
     lease_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     """As many leaders as may were lost over this question; it is free again after so long."""
 
     wait_s: float

@@ -1,6 +1,6 @@
 """Carry out the `headers:` clause on the way in and on the way out."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.exchange import Exchange, Forward, Outbound, Reply
 from gateway.headers.rules import outbound_headers, reply_headers

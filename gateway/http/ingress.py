@@ -15,7 +15,7 @@ Rules
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPMethod, HTTPStatus
 from typing import Final, Protocol
 
@@ -25,6 +25,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from gateway.errors import (

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.errors import (
@@ -129,7 +130,7 @@ class Upstream:
         return Reply(
             status=response.status,
             reason=reason if (reason := response.reason or "").isascii() and reason.isprintable() else "",
-            headers=response.headers,
+            headers=CIMultiDict(response.headers),
             raw_headers=response.raw_headers,
             body=body,
             rest=None if is_whole else _rest(response),

@@ -15,8 +15,9 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO, Final, cast
+from typing import BinaryIO, Final, cast
 
 import orjson
 import structlog
@@ -48,12 +49,7 @@ def open_log(level: str, stream: BinaryIO | None = None) -> Log:
     log: Log = structlog.wrap_logger(
         structlog.BytesLogger(cast("BinaryIO", _Lines(stream or sys.stdout.buffer))),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _only_allowed,
-            structlog.processors.JSONRenderer(serializer=_dump),
-        ],
+        processors=[_rendered],
         cache_logger_on_first_use=True,
     )
     return log
@@ -152,11 +148,10 @@ def _pipe_of(stream: BinaryIO) -> "select.poll | None":
     return poll
 
 
-def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _rendered(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+    """Do at once what structlog has four processors for: level, time, allow-list, JSON; there is a line a request."""
     if not FIELDS.issuperset(event):
-        return {name: value for name, value in event.items() if name in FIELDS}
-    return event
-
-
-def _dump(event: dict[str, Any], **_options: object) -> bytes:
-    return orjson.dumps(event)
+        event = {name: value for name, value in event.items() if name in FIELDS}
+    event["level"] = method
+    event["timestamp"] = datetime.now(UTC)
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z)

@@ -14,6 +14,8 @@ from gateway.dedup.canonical import (
     FieldRules,
     NotCanonical,
     Unreadable,
+    _read,
+    _read_plain,
     canonical_json,
     differences,
     write,
@@ -107,6 +109,33 @@ def test_what_can_be_read_in_two_ways_is_not_canonical(body: bytes, reason: Unre
     with pytest.raises(NotCanonical) as caught:
         canonical_json(body, RULES)
     assert caught.value.reason is reason
+
+
+@given(
+    st.recursive(
+        st.sampled_from([b"1", b"-0", b"01", b"1.0", b"1e3", b"null", b"true", b"NaN", b"18446744073709551616"])
+        | st.sampled_from(
+            [b'"a"', b'" a  b "', b'""', b'"\\u0061"', b'"\\"', b'"\x7f"', b'"\xc3\xa9"', b'"\t"', b"{}", b"[]"]
+        ),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda items: b"[" + b", ".join(items) + b"]")
+            | st.lists(st.tuples(st.sampled_from([b'"a"', b'"b"', b'"\\u0061"', b'"c d"']), inner), max_size=3).map(
+                lambda pairs: b"{" + b" ,".join(name + b" : " + value for name, value in pairs) + b"}"
+            )
+        ),
+        max_leaves=6,
+    )
+)
+def test_the_short_way_of_reading_says_what_the_long_one_says(body: bytes) -> None:
+    short = _read_plain(body)
+    if short is not None:
+        assert (repr(short), write(short)) == (repr(_read(body)), write(_read(body)))
+
+
+def test_the_short_way_is_taken_for_an_ordinary_body_and_for_none_with_a_key_twice() -> None:
+    assert _read_plain(b'{"memberId": "A 1", "codes": [1, true, null]}') is not None
+    assert _read_plain(b'{"a": {"memberId": "1", "memberId": "1"}}') is None
+    assert _read_plain(b'{"a": 1.50}') is None
 
 
 def test_the_bound_of_depth_lies_far_above_any_request() -> None:

@@ -26,11 +26,11 @@ def sent(pairs: Sequence[tuple[str, str]]) -> CIMultiDictProxy[str]:
 
 
 def received(pairs: Sequence[tuple[str, str]]) -> Inbound:
-    return Inbound(method="GET", raw_target="/", headers=sent(pairs), raw_headers=raw(pairs), body=b"")
+    return Inbound(method="GET", raw_target="/", headers=CIMultiDict(sent(pairs)), raw_headers=raw(pairs), body=b"")
 
 
 def answered(pairs: Sequence[tuple[str, str]]) -> Reply:
-    return Reply(status=200, reason="OK", headers=sent(pairs), raw_headers=raw(pairs), body=b"")
+    return Reply(status=200, reason="OK", headers=CIMultiDict(pairs), raw_headers=raw(pairs), body=b"")
 
 
 def goes_out(
