@@ -29,6 +29,7 @@ from gateway.exchange import Record
 from gateway.headers.step import HeadersStep
 from gateway.http.admin import AdminView, admin_application
 from gateway.http.ingress import Ingress, Limits, Observers
+from gateway.http.sockets import Sockets
 from gateway.http.upstream import Upstream, open_session
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
@@ -121,10 +122,11 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
     policies = load(settings.policies)
     _refuse_exposure(policies, settings)
     metrics = Metrics(version=VERSION, python_version=platform.python_version(), fetch_results=FetchResult)
+    sockets = Sockets(_affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
         keys, redis_url = _ring_and_url(settings, stack)
         store = await _open_store(redis_url, metrics, stack)
-        session = await stack.enter_async_context(open_session())
+        session = await stack.enter_async_context(open_session(sockets))
         sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
@@ -140,14 +142,14 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
             ),
             headers=HeadersStep(),
             token=TokenStep(keeper, time.monotonic),
-            upstream=Upstream(session, settings.upstream_url, time.monotonic),
+            upstream=Upstream(session, settings.upstream_url, sockets, time.monotonic),
         )
         limits = Limits(
-            in_flight=_affordable(settings.max_in_flight, log),
+            in_flight=settings.max_in_flight,
             body_bytes=settings.max_body_bytes,
             body_s=settings.body_timeout_s,
         )
-        ingress = Ingress(Pipeline(policies, steps), limits, _observers(metrics, log))
+        ingress = Ingress(Pipeline(policies, steps), limits, sockets, _observers(metrics, log))
         metrics.watch(
             in_flight=lambda: ingress.in_flight,
             token_age=lambda: _age(keeper),
@@ -316,17 +318,17 @@ def _observers(metrics: Metrics, log: Log) -> Observers:
     )
 
 
-def _affordable(wanted: int, log: Log) -> int:
-    """Raise the limit of open files as far as it goes; each request in flight needs two."""
+def _affordable(requests: int, log: Log) -> int:
+    """Raise the limit of open files as far as it goes; return how many sockets it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    affordable = (hard - _SPARE_DESCRIPTORS) // 2 if hard != resource.RLIM_INFINITY else wanted
-    if affordable < 1:
+    sockets = hard - _SPARE_DESCRIPTORS if hard != resource.RLIM_INFINITY else 2 * requests
+    if sockets < 2:  # noqa: PLR2004 - a caller and a call
         raise StartError(f"found a limit of {hard} open files, expected more than {_SPARE_DESCRIPTORS + 2} (ulimit -n)")
-    if affordable < wanted:
-        log.warning("notice", notice=f"{variable('max_in_flight')} is {affordable}: the limit of open files is {hard}")
-    return min(wanted, affordable)
+    if sockets < requests:
+        log.warning("notice", notice=f"{variable('max_in_flight')} is {sockets}: the limit of open files is {hard}")
+    return sockets
 
 
 def _admin_runner(view: AdminView) -> web.AppRunner:

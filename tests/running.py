@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,13 @@ START_S = 30.0
 class Process:
     """A child process whose lines on stdout are awaited, and of which nothing is left behind."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str], cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        cwd: Path = ROOT,
+        open_files: int | None = None,
+    ) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         self._lines: Queue[str] = Queue()
         self.seen: list[str] = []
@@ -32,6 +39,8 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
+        if open_files is not None:  # long before Python has started and looks
+            resource.prlimit(self.popen.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -80,9 +89,10 @@ class Process:
 class GatewayProcess(Process):
     """`serve` as a process of its own, on ports of the system's choice."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, open_files: int | None = None) -> None:
         super().__init__(
             "serve",
+            open_files=open_files,
             environment={"GATEWAY_LISTEN": "127.0.0.1:0", "GATEWAY_ADMIN_LISTEN": "127.0.0.1:0", **environment},
         )
         listening: dict[str, Any] = json.loads(self.wait_for('"listening"'))

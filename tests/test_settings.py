@@ -44,7 +44,7 @@ def test_what_is_not_said_is_as_documented() -> None:
     assert (settings.listen, settings.admin_listen) == (Address("127.0.0.1", 8080), Address("127.0.0.1", 9090))
     assert settings.policies == Path("policies")
     assert settings.log_level == "info"
-    assert (settings.max_in_flight, settings.max_body_bytes) == (9000, 1_048_576)
+    assert (settings.max_in_flight, settings.max_body_bytes) == (15_000, 1_048_576)
     assert (settings.body_timeout_s, settings.drain_timeout_s) == (10.0, 125.0)
     assert not settings.allow_public_anonymous
 

@@ -2,8 +2,6 @@
 
 Facts (aiohttp 3.14)
 - The low-level `web.Server` costs a quarter less than `web.Application`, and does not answer `Expect`.
-- What its parser refuses, it answers by itself, quoting the offending line: a token, perhaps, or a name. So
-  its error answer is replaced by a fixed one, and it has no logger that anybody reads.
 - A caller who leaves does not cancel the handler (`handler_cancellation` is off), and must not: the answer
   is paid for.
 
@@ -11,20 +9,18 @@ Rules
 - Whatever happens, the caller gets one reply with its correlation id, and telemetry gets one record.
 - A request that is refused before its body was read closes the connection: nobody may find a second request
   in the body of the first.
+- While sockets are scarce every reply closes its connection: idle ones shall not keep a call from being made.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPMethod, HTTPStatus
 from typing import Final, Protocol
 
 import orjson
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 from aiohttp.http import HttpVersion11
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
@@ -38,17 +34,17 @@ from gateway.errors import (
     ExpectationUnknown,
     GatewayError,
     Internal,
-    NotHttp,
     Overloaded,
     Stopped,
 )
 from gateway.exchange import CORRELATION_ID, UNKNOWN, Exchange, Inbound, Record, Reply
 from gateway.headers.correlation import choose_correlation_id, well_formed
+from gateway.http.server import Request, Server
+from gateway.http.sockets import Sockets
 from gateway.http.strict import is_unambiguous
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
 _TRACE_ID: Final = "x-optum-trace-id"
-_KEEP_ALIVE_S: Final = 300.0  # longer than any front proxy's: it is the proxy that should close
 _AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
 _STALL_S: Final = 30.0  # a caller that takes nothing for so long gives its place to others
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -100,10 +96,12 @@ class Ingress:
         self,
         pipeline: Pipeline,
         limits: Limits,
+        sockets: Sockets,
         observers: Observers,
     ) -> None:
         self._pipeline = pipeline
         self._limits = limits
+        self._sockets = sockets
         self._observers = observers
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -130,7 +128,7 @@ class Ingress:
 
     def server(self) -> web.Server:
         """Return the protocol factory to listen with."""
-        return _Server(self._handle, self._refuse)
+        return Server(self._handle, self._refuse, self._sockets)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         inbound = Inbound(
@@ -179,7 +177,7 @@ class Ingress:
     def _check(self, raw: web.BaseRequest) -> None:
         if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
-        if self._in_flight > self._limits.in_flight:
+        if self._in_flight > self._limits.in_flight or self._sockets.is_full:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge
@@ -206,14 +204,14 @@ class Ingress:
             raise BodyTorn from None
 
     async def _send(self, raw: web.BaseRequest, reply: Reply, sent: _Sent) -> web.StreamResponse:
-        if isinstance(raw, _Request):
+        if isinstance(raw, Request):
             raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
         response: web.StreamResponse
         if reply.rest is None:
             response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
         else:
             response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=reply.headers)
-        if self._is_draining or not raw.content.is_eof():
+        if self._is_draining or not self._sockets.has_call_left or not raw.content.is_eof():
             response.force_close()
         try:
             await response.prepare(raw)
@@ -310,81 +308,3 @@ async def _continue(raw: web.BaseRequest) -> None:
     if raw.version == HttpVersion11 and not raw.content.is_eof():
         await raw.writer.write(_CONTINUE)
         raw.writer.output_size = 0  # or aiohttp believes that a reply has begun
-
-
-class _Request(web.BaseRequest):
-    """A request whose reply carries no header that aiohttp thought of by itself."""
-
-    unwanted: tuple[str, ...] = ("Server",)
-
-    @classmethod
-    def of(
-        cls,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> "_Request":
-        """Build it as aiohttp's own factory does."""
-        return cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
-
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        for name in self.unwanted:
-            response.headers.popall(name, None)
-
-
-class _Handler(RequestHandler):
-    """aiohttp's connection, but for what it says when it cannot read a request."""
-
-    __slots__ = ("_is_over", "_refuse")
-
-    def __init__(self, manager: web.Server, refuse: Callable[[GatewayError], web.Response]) -> None:
-        super().__init__(
-            manager,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] # aiohttp's own code asks `if access_log`
-            auto_decompress=False,
-            keepalive_timeout=_KEEP_ALIVE_S,
-        )
-        self._refuse = refuse
-        self._is_over = False
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """Answer with fixed words; aiohttp's own quote the line that it could not read."""
-        self._is_over = True
-        if exc is not None:
-            exc.__traceback__ = exc.__context__ = None  # its frames hold megabytes of what was sent
-        if request.writer.output_size > 0:
-            raise ConnectionError("a reply has begun: there is no place for another")
-        is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        return self._refuse(Internal() if is_ours else NotHttp())
-
-    def data_received(self, data: bytes) -> None:
-        """Read on, unless what came before could not be read: aiohttp would parse, and keep, all the rest."""
-        if self._is_over:
-            if self.transport is not None:
-                self.transport.abort()
-            return
-        super().data_received(data)
-
-
-class _Server(web.Server):
-    """A factory of `_Handler`s."""
-
-    def __init__(
-        self,
-        handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        refuse: Callable[[GatewayError], web.Response],
-    ) -> None:
-        super().__init__(handle, request_factory=_Request.of)
-        self._refuse = refuse
-
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, self._refuse)

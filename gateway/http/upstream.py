@@ -8,7 +8,7 @@ Facts (aiohttp 3.14)
 - A cookie jar, redirects and proxies from the environment would each carry one caller's state to another.
 
 Rules
-- The connection pool has no limit of its own: how many requests are held is decided at the door.
+- The connection pool has no limit of its own: what runs out are sockets, those of callers as well.
 - A connection is not used again after 8 s of idling, so that the upstream is not found to have closed it.
 - An answer is read whole up to 256 KiB, then passed on as it arrives.
 """
@@ -26,12 +26,14 @@ from yarl import URL
 
 from gateway.errors import (
     GatewayError,
+    Overloaded,
     UpstreamBroken,
     UpstreamConnectTimeout,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from gateway.exchange import Exchange, Outbound, Reply
+from gateway.http.sockets import Sockets
 from gateway.policy.model import Timeout
 
 BUFFER_BYTES: Final = 262_144
@@ -42,10 +44,11 @@ _NEVER_ROUND_S: Final = 86_400.0  # aiohttp rounds long timeouts up to whole sec
 _AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
-def open_session() -> aiohttp.ClientSession:
+def open_session(sockets: Sockets) -> aiohttp.ClientSession:
     """Return a session that adds nothing, remembers nothing and follows nothing."""
     return aiohttp.ClientSession(
         connector=_Connector(
+            sockets,
             limit=0,
             keepalive_timeout=_KEEP_ALIVE_S,
             ttl_dns_cache=_DNS_CACHE_S,
@@ -64,7 +67,18 @@ class _Connection(ResponseHandler):
     is another caller's. A late second answer or an idle 408 would go to somebody whom it does not concern.
     """
 
-    is_idle = False
+    def __init__(self, sockets: Sockets, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._sockets = sockets
+        self.is_idle = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._sockets.upstream += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._sockets.upstream -= 1
+        super().connection_lost(exc)
 
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - whatever aiohttp passes
         self.is_idle = False
@@ -80,10 +94,10 @@ class _Connection(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     """A connector of `_Connection`s."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
+    def __init__(self, sockets: Sockets, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
         super().__init__(**options)
-        kind: type[ResponseHandler] = _Connection
-        self._factory = partial(kind, loop=asyncio.get_running_loop())
+        connection: Callable[..., ResponseHandler] = _Connection
+        self._factory = partial(connection, sockets, loop=asyncio.get_running_loop())
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:  # noqa: ANN401
         if isinstance(protocol, _Connection):
@@ -94,15 +108,27 @@ class _Connector(aiohttp.TCPConnector):
 class Upstream:
     """The last station inward: behind it is the Enhanced Eligibility API."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        sockets: Sockets,
+        now: Callable[[], float],
+    ) -> None:
         self._session = session
+        self._sockets = sockets
         self._base = URL(base_url)
         self._prefix = self._base.raw_path.rstrip("/")
         self._now = now
         self._limits_of: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
-        """Send, and return the upstream's answer, whatever its status. Raises the `Upstream…` errors."""
+        """Send, and return the upstream's answer, whatever its status.
+
+        Raises the `Upstream…` errors, and Overloaded where there is no socket left.
+        """
+        if not self._sockets.has_call_left:
+            raise Overloaded(retry_after_s=1)
         url = URL.build(
             scheme=self._base.scheme,
             authority=self._base.raw_authority,
@@ -112,6 +138,7 @@ class Upstream:
         limits = self._limits(exchange.governing.timeout)
         began_at = self._now()
         exchange.upstream_calls += 1
+        self._sockets.calls += 1
         try:
             response = await self._request(outbound, url, limits)
             exchange.upstream_status = response.status
@@ -126,6 +153,7 @@ class Upstream:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _as_error(error) from error
         finally:
+            self._sockets.calls -= 1
             exchange.upstream_s = self._now() - began_at
         return Reply(
             status=response.status,

@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway.errors import GatewayError, UnknownPath
 from gateway.exchange import Exchange, Record, Reply
 from gateway.http.ingress import Ingress, Limits, Observers
+from gateway.http.sockets import Sockets
 
 LIMITS = Limits(in_flight=10, body_bytes=1000, body_s=5.0)
 Ask = Callable[[str, str], Awaitable[Record]]
@@ -34,6 +35,7 @@ async def ask() -> AsyncIterator[Ask]:
     ingress = Ingress(
         Nowhere(),
         LIMITS,
+        Sockets(10),
         Observers(
             now=asyncio.get_running_loop().time,
             new_id=lambda: f"id-{next(ids)}",
