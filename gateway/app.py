@@ -221,7 +221,7 @@ async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Stor
 
 def _store(url: str, metrics: Metrics) -> Store:
     return Store(
-        connect(url, answer_s=None), on_error=metrics.redis_failed, breaker=Breaker(time.monotonic, random.random)
+        connect(url), on_error=metrics.redis_failed, new_breaker=lambda: Breaker(time.monotonic, random.random)
     )
 
 

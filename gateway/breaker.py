@@ -22,11 +22,6 @@ class Breaker:
         self._failures = 0
         self._closed_from = 0.0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether Redis is left alone now."""
-        return self._failures >= FAILURES and self._now() < self._closed_from
-
     def admits(self) -> bool:
         """Whether an attempt may be made; of those after a pause, the first holds back the others."""
         if self._failures < FAILURES:

@@ -1,36 +1,42 @@
 """The connection to Redis, and the one way in which rooms' stores use it.
 
 Facts (redis-py 8.1)
-- Its defaults would hold a request for a minute: 5 s timeouts, ten retries. A retry also runs a command
-  twice when only its answer was lost, so there are none, and every script is idempotent by owner.
-- Called once per command it costs more than everything else a request does. So the commands that the
-  requests of one loop tick ask for travel as one pipeline.
+- Its defaults would hold a request for a minute: 5 s timeouts, ten retries.
+- Called once per command it costs more than everything else a request does. So the commands that the requests of one
+  loop tick ask for travel as one batch, on one line for each server.
 
 Rules
 - Every call ends within `TIMEOUT_S`, whatever Redis does, in a value or in StoreUnavailable.
-- Only scripts: what reads and then writes is one step on the server, timed by the server's own clock.
+- Only scripts: what reads and then writes is one step on the server, timed by the server's own clock. Each is
+  idempotent by owner, for it is sent again where its answer was lost with a connection.
+- Each server has a breaker of its own: of a cluster, one that is down does not take the others' keys with it.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+import hiredis
 from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SentinelConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, MovedError, NoScriptError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ClusterDownError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.breaker import Breaker
+from gateway.line import Answers, Batch, Line
 
 TIMEOUT_S: Final = 0.25
 _POOL_CONNECTIONS: Final = 32
 _SCAN_COUNT: Final = 500
+_BY_DIGEST, _BY_SOURCE = "EVALSHA", "EVAL"
+_MOVED: Final = frozenset({"MOVED", "ASK"})
+_ANSWER: Final = "answer"  # the reason of what is wrong with one command, and not with the server
 _NODE_OPTIONS: Final = frozenset(
     {"username", "password", "credential_provider", "protocol", "socket_timeout", "socket_connect_timeout"},
 )
@@ -77,25 +83,49 @@ class _Call(Struct, frozen=True):
     arguments: tuple[Argument, ...]
     answer: asyncio.Future[Any]
 
+    def words(self, command: str) -> tuple[Argument, ...]:
+        script = self.script.sha1 if command == _BY_DIGEST else self.script.source
+        return (command, script, 1, self.key, *self.arguments)
+
+    def settle(self, answer: object) -> None:
+        if not self.answer.done():  # else whoever asked has left
+            self.answer.set_result(answer)
+
+    def fail(self, reason: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(StoreUnavailable(reason))
+
+
+class _Server(Struct, frozen=True):
+    """One server, the only one or a node of a cluster."""
+
+    line: Line
+    breaker: Breaker | None
+
 
 class Store:
-    """Runs scripts; those asked for within one tick of the event loop travel as one pipeline."""
+    """Runs scripts; those asked for within one tick of the event loop travel as one batch."""
 
-    def __init__(self, client: Client, *, on_error: Callable[[str], None], breaker: Breaker | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        on_error: Callable[[str], None],
+        new_breaker: Callable[[], Breaker] | None = None,
+    ) -> None:
         self._client = client
         self._on_error = on_error
-        self._breaker = breaker
+        self._new_breaker = new_breaker
+        self._servers: dict[tuple[str, int] | None, _Server] = {}
         self._waiting: list[_Call] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._knows_nodes = False
         self._is_closed = False
-        self._flights: set[asyncio.Task[None]] = set()
-        self._nodes: dict[tuple[str, int], Redis] = {}  # of a cluster
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
-        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S, at once while the breaker is open."""
+        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S, at once while a breaker is open."""
         if self._is_closed:
             raise StoreUnavailable("closed")
-        if self._breaker is not None and self._breaker.is_open:
-            raise StoreUnavailable("breaker")
         loop = asyncio.get_running_loop()
         call = _Call(script, key, arguments, loop.create_future())
         if not self._waiting:
@@ -122,106 +152,134 @@ class Store:
     async def close(self) -> None:
         """Close the connections; calls that are still under way end in StoreUnavailable."""
         self._is_closed = True
-        for flight in tuple(self._flights):
-            flight.cancel()
-        await asyncio.gather(*self._flights, return_exceptions=True)
-        for client in (self._client, *self._nodes.values()):
-            await close_client(client)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers.values():
+            await server.line.close()
+        await close_client(self._client)
+
+    # --- there --------------------------------------------------------------------------------------------------
 
     def _depart(self) -> None:
         calls, self._waiting = self._waiting, []
-        if self._breaker is not None and not self._breaker.admits():
-            self._settle(calls, [StoreUnavailable("breaker")] * len(calls))
-            return
-        flight = asyncio.get_running_loop().create_task(self._fly(calls))
-        self._flights.add(flight)
-        flight.add_done_callback(partial(self._landed, calls))
+        if self._is_closed:
+            self._fail(calls, "closed")
+        elif isinstance(self._client, RedisCluster):
+            self._own(self._to_nodes(self._client, calls), calls)
+        else:
+            self._send(self._server(None, self._client), calls)
 
-    def _landed(self, calls: Sequence[_Call], flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        # Perhaps before it began, perhaps because redis-py could not read an answer: whoever waits is told.
-        reason = "closed" if flight.cancelled() else "answer" if flight.exception() is not None else ""
-        if reason:
-            self._settle(calls, [StoreUnavailable(reason)] * len(calls))
-
-    async def _fly(self, calls: Sequence[_Call]) -> None:
+    async def _to_nodes(self, cluster: RedisCluster, calls: Sequence[_Call]) -> None:
+        """Send to each node what is its own: redis-py refuses scripts in its pipelines for clusters."""
+        by_place: dict[tuple[str, int], list[_Call]] = {}
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                answers = await self._pipeline(calls, "EVALSHA")
-                unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-                if unknown:  # a restart, a failover or SCRIPT FLUSH: send the sources along
-                    again = await self._pipeline([calls[i] for i in unknown], "EVAL")
-                    for i, answer in zip(unknown, again, strict=True):
-                        answers[i] = answer
+            if not self._knows_nodes:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await cluster.initialize()
+                self._knows_nodes = True
+            for call in calls:
+                node = cluster.get_node_from_key(call.key.decode())
+                if node is None:
+                    raise ClusterDownError("no node has this slot")
+                by_place.setdefault((node.host, int(node.port)), []).append(call)
         except (RedisError, OSError, TimeoutError) as error:
             self._on_error(_reason(error))
-            self._settle(calls, [StoreUnavailable(_reason(error))] * len(calls))
-            self._judge(is_alive=False)
-        else:
-            self._judge(is_alive=any(_says_something(answer) for answer in answers))
-            self._settle(calls, [self._counted(answer) for answer in answers])
+            self._fail(calls, _reason(error))
+            return
+        for place, part in by_place.items():
+            self._send(self._servers.get(place) or self._server(place, node_client(cluster, *place)), part)
 
-    def _judge(self, *, is_alive: bool) -> None:
-        if self._breaker is not None:
-            (self._breaker.succeeded if is_alive else self._breaker.failed)()
+    def _server(self, place: tuple[str, int] | None, client: Redis) -> _Server:
+        server = self._servers.get(place)
+        if server is None:
+            breaker = self._new_breaker() if self._new_breaker is not None else None
+            server = self._servers[place] = _Server(Line(client.connection_pool), breaker)
+        return server
 
-    def _counted(self, answer: object) -> object:
-        if not isinstance(answer, Exception):
-            return answer
-        self._on_error(_reason(answer))
-        return StoreUnavailable(_reason(answer))
+    def _send(self, server: _Server, calls: Sequence[_Call]) -> None:
+        if server.breaker is not None and not server.breaker.admits():
+            self._fail(calls, "breaker")
+            return
+        self._put(server, calls, _BY_DIGEST, asyncio.get_running_loop().time() + TIMEOUT_S)
 
-    def _settle(self, calls: Sequence[_Call], answers: Sequence[object]) -> None:
-        for call, answer in zip(calls, answers, strict=True):
-            if call.answer.done():
-                continue  # whoever asked has left
-            if isinstance(answer, StoreUnavailable):
-                call.answer.set_exception(answer)
-            else:
-                call.answer.set_result(answer)
+    def _put(self, server: _Server, calls: Sequence[_Call], command: str, give_up_at: float) -> None:
+        packed = b"".join([hiredis.pack_command(call.words(command)) for call in calls])  # type: ignore[arg-type] # says tuple of one
+        ended = partial(self._arrived, server, calls, give_up_at)
+        server.line.send(Batch(packed, len(calls), give_up_at, ended))
 
-    async def _pipeline(self, calls: Sequence[_Call], command: str) -> list[Any]:
-        if not isinstance(self._client, RedisCluster):
-            return await _travel(self._client, calls, command)
-        await self._client.initialize()
-        by_node: dict[tuple[str, int], list[_Call]] = {}
-        for call in calls:
-            node = self._client.get_node_from_key(call.key.decode())
-            if node is None:
-                raise ConnectionError("no node has this slot")
-            by_node.setdefault((node.host, int(node.port)), []).append(call)
-        found = await asyncio.gather(*(self._to_node(self._client, *item, command) for item in by_node.items()))
-        answer_of = {id(call): answer for part in found for call, answer in part}
-        return [answer_of[id(call)] for call in calls]
+    # --- and back -----------------------------------------------------------------------------------------------
 
-    async def _to_node(
+    def _arrived(
         self,
-        cluster: RedisCluster,
-        place: tuple[str, int],
+        server: _Server,
         calls: Sequence[_Call],
-        command: str,
-    ) -> list[tuple[_Call, Any]]:
-        """Send to one node what is its own, and to where redis-py finds it what has moved meanwhile."""
-        if place not in self._nodes:
-            self._nodes[place] = node_client(cluster, *place)
-        try:
-            answers = await _travel(self._nodes[place], calls, command)
-        except (RedisError, OSError) as error:
-            answers = [error] * len(calls)
-        for i, answer in enumerate(answers):
-            if isinstance(answer, (MovedError, AskError, RedisConnectionError, OSError)):
-                try:
-                    answers[i] = await cluster.execute_command(*_words(calls[i], command))
-                except (RedisError, OSError) as error:
-                    answers[i] = error
-        return list(zip(calls, answers, strict=True))
+        give_up_at: float,
+        answers: Answers | BaseException,
+    ) -> None:
+        if isinstance(answers, BaseException):
+            self._judge(server, is_alive=False)
+            if isinstance(answers, TimeoutError) or not isinstance(self._client, RedisCluster):
+                self._on_error(_reason(answers))
+                self._fail(calls, _reason(answers))
+            else:
+                self._own(self._elsewhere(self._client, calls, give_up_at), calls)
+            return
+        unknown: list[_Call] = []  # a restart, a failover or SCRIPT FLUSH: send the sources along
+        moved: list[_Call] = []
+        is_alive = False
+        for call, answer in zip(calls, answers, strict=True):
+            if not isinstance(answer, hiredis.ReplyError):
+                is_alive = True
+                call.settle(answer)
+                continue
+            word = str(answer).partition(" ")[0]
+            if word == "NOSCRIPT":
+                unknown.append(call)
+            elif word in _MOVED and isinstance(self._client, RedisCluster):
+                moved.append(call)
+            else:
+                reason = _REASON_OF_WORD.get(word, _ANSWER)
+                is_alive |= reason == _ANSWER  # it refused this one command alone
+                self._on_error(reason)
+                call.fail(reason)
+        self._judge(server, is_alive=is_alive or bool(unknown or moved))
+        if unknown:
+            self._put(server, unknown, _BY_SOURCE, give_up_at)
+        if moved and isinstance(self._client, RedisCluster):
+            self._own(self._elsewhere(self._client, moved, give_up_at), moved)
 
+    async def _elsewhere(self, cluster: RedisCluster, calls: Sequence[_Call], give_up_at: float) -> None:
+        """Let redis-py look for the node that has these keys now, and remember it."""
 
-async def _travel(client: Redis, calls: Sequence[_Call], command: str) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipeline:
+        async def ask(call: _Call) -> None:
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    call.settle(await cluster.execute_command(*call.words(_BY_SOURCE)))
+            except (RedisError, OSError, TimeoutError) as error:
+                self._on_error(_reason(error))
+                call.fail(_reason(error))
+
+        await asyncio.gather(*(ask(call) for call in calls))
+
+    def _judge(self, server: _Server, *, is_alive: bool) -> None:
+        if server.breaker is not None:
+            (server.breaker.succeeded if is_alive else server.breaker.failed)()
+
+    def _fail(self, calls: Sequence[_Call], reason: str) -> None:
         for call in calls:
-            pipeline.execute_command(*_words(call, command))
-        return list(await pipeline.execute(raise_on_error=False))
+            call.fail(reason)
+
+    def _own(self, work: Coroutine[Any, Any, None], calls: Sequence[_Call]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, calls))
+
+    def _done(self, calls: Sequence[_Call], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # Perhaps before it began, perhaps because redis-py could not read an answer: whoever waits is told.
+        if task.cancelled() or task.exception() is not None:
+            self._fail(calls, "closed" if task.cancelled() else _ANSWER)
 
 
 async def close_client(client: Client) -> None:
@@ -243,11 +301,8 @@ def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
     return Redis.from_pool(pool)
 
 
-def connect(url: str, *, answer_s: float | None = TIMEOUT_S) -> Client:
-    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError.
-
-    `answer_s` bounds each answer; None where the caller bounds its calls itself: redis-py sets up a timer an answer.
-    """
+def connect(url: str) -> Client:
+    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
     parts = urlsplit(url)
     try:
         match parts.scheme:
@@ -255,8 +310,7 @@ def connect(url: str, *, answer_s: float | None = TIMEOUT_S) -> Client:
                 # redis-py would take a database that is no number for the first one.
                 raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
             case "redis" | "rediss" | "unix":
-                options = {**_options(), "socket_timeout": answer_s}
-                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **options))
+                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
             case "redis+sentinel":
                 return _sentinel(parts)
             case "redis+cluster":
@@ -306,27 +360,17 @@ def _pool_options() -> dict[str, Any]:
     return {"max_connections": _POOL_CONNECTIONS, "timeout": TIMEOUT_S}
 
 
-def _words(call: _Call, command: str) -> tuple[Argument, ...]:
-    script = call.script.sha1 if command == "EVALSHA" else call.script.source
-    return (command, script, 1, call.key, *call.arguments)
-
-
-def _says_something(answer: object) -> bool:
-    """Whether the server did what was asked, or refused this one command alone."""
-    return not isinstance(answer, Exception) or _reason(answer) == "answer"
-
-
 def _reason(error: BaseException) -> str:
     """A closed set of reasons: a foreign exception's own words may quote what was sent."""
     match error:
-        case TimeoutError():
+        case TimeoutError() | RedisError(__context__=RedisTimeoutError()):  # the latter while it connects
             return "timeout"
         case RedisError() if type(error).__name__ in _REASONS:
             return _REASONS[type(error).__name__]
         case OSError():
             return "connection"
         case _:
-            return "answer"
+            return _ANSWER
 
 
 _REASONS: Final = {
@@ -340,4 +384,12 @@ _REASONS: Final = {
     "OutOfMemoryError": "full",
     "ReadOnlyError": "read_only",
     "TimeoutError": "timeout",
+}
+_REASON_OF_WORD: Final = {
+    **dict.fromkeys(("NOAUTH", "NOPERM", "WRONGPASS"), "refused"),
+    **dict.fromkeys(("READONLY", "MISCONF", "NOREPLICAS"), "read_only"),
+    **dict.fromkeys(("CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"), "connection"),
+    "BUSY": "timeout",
+    "LOADING": "loading",
+    "OOM": "full",
 }
