@@ -25,8 +25,6 @@ from structlog.typing import EventDict, WrappedLogger
 
 from gateway.exchange import Record
 
-Log = structlog.typing.FilteringBoundLogger
-
 _SERVER_ERROR: Final = 500
 MAX_WAITING_BYTES: Final = 4_194_304
 _RETRY_S: Final = 0.05
@@ -42,43 +40,58 @@ FIELDS: Final = frozenset(
 )
 
 
+class Log:
+    """Writes what happens, in lines of its level and above."""
+
+    def __init__(self, level: str, stream: BinaryIO) -> None:
+        self._lines = _Lines(stream)
+        self._levels = frozenset(LEVELS[LEVELS.index(level) :])
+        events: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            structlog.BytesLogger(cast("BinaryIO", self._lines)),
+            wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+            processors=[_rendered],
+        )
+        self.debug, self.info, self.warning, self.error = events.debug, events.info, events.warning, events.error
+
+    def request(self, level: str, fields: EventDict) -> None:
+        """Write the line of a request: there is one for each, so structlog's detours are left out."""
+        if level in self._levels:
+            self._lines.write(_line("request", level, fields))
+
+
 def open_log(level: str, stream: BinaryIO | None = None) -> Log:
     """Return a log that writes to stdout, and silence every other logger of the process."""
     # A handler that writes nothing: with none at all, Python prints foreign warnings to stderr by itself.
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
-    log: Log = structlog.wrap_logger(
-        structlog.BytesLogger(cast("BinaryIO", _Lines(stream or sys.stdout.buffer))),
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[_rendered],
-        cache_logger_on_first_use=True,
-    )
-    return log
+    return Log(level, stream or sys.stdout.buffer)
 
 
 def log_record(log: Log, record: Record) -> None:
     """Write the line of one finished request: a warning where the answer is a failure of ours or the upstream's."""
-    write = log.warning if record.status >= _SERVER_ERROR or not record.is_complete else log.info
-    write(
-        "request",
-        operation=record.operation,
-        caller=record.caller,
-        policy=record.policy,
-        method=record.method,
-        status=record.status,
-        code=record.code,
-        correlation_id=record.correlation_id,
-        trace_id=record.trace_id,
-        duration_s=round(record.duration_s, 6),
-        upstream_s=round(record.upstream_s, 6) if record.upstream_s is not None else None,
-        upstream_status=record.upstream_status,
-        upstream_calls=record.upstream_calls,
-        token_wait_s=round(record.token_wait_s, 6),
-        dedup=record.dedup.kind if record.dedup is not None else None,
-        dedup_reason=record.dedup.reason if record.dedup is not None else None,
-        dedup_age_s=record.dedup.age_s if record.dedup is not None else None,
-        request_bytes=record.request_bytes,
-        reply_bytes=record.reply_bytes,
-        is_complete=record.is_complete,
+    dedup = record.dedup
+    log.request(
+        "warning" if record.status >= _SERVER_ERROR or not record.is_complete else "info",
+        {
+            "operation": record.operation,
+            "caller": record.caller,
+            "policy": record.policy,
+            "method": record.method,
+            "status": record.status,
+            "code": record.code,
+            "correlation_id": record.correlation_id,
+            "trace_id": record.trace_id,
+            "duration_s": round(record.duration_s, 6),
+            "upstream_s": round(record.upstream_s, 6) if record.upstream_s is not None else None,
+            "upstream_status": record.upstream_status,
+            "upstream_calls": record.upstream_calls,
+            "token_wait_s": round(record.token_wait_s, 6),
+            "dedup": dedup.kind if dedup is not None else None,
+            "dedup_reason": dedup.reason if dedup is not None else None,
+            "dedup_age_s": dedup.age_s if dedup is not None else None,
+            "request_bytes": record.request_bytes,
+            "reply_bytes": record.reply_bytes,
+            "is_complete": record.is_complete,
+        },
     )
 
 
@@ -149,9 +162,10 @@ def _pipe_of(stream: BinaryIO) -> "select.poll | None":
 
 
 def _rendered(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-    """Do at once what structlog has four processors for: level, time, allow-list, JSON; there is a line a request."""
-    if not FIELDS.issuperset(event):
-        event = {name: value for name, value in event.items() if name in FIELDS}
-    event["level"] = method
-    event["timestamp"] = datetime.now(UTC)
-    return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+    name = event.pop("event")
+    return _line(name, method, {field: value for field, value in event.items() if field in FIELDS})[:-1]
+
+
+def _line(event: str, level: str, fields: EventDict) -> bytes:
+    line = {**fields, "event": event, "level": level, "timestamp": datetime.now(UTC)}
+    return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
