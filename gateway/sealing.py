@@ -15,7 +15,7 @@ more than a year, so rotate every quarter.
 
 import base64
 import binascii
-import hmac
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ class Sealing:
         self._readers = {key.kid.encode(): AESGCM(_derive(key.secret, b"seal")) for key in keys}
         self._writer_kid = keys[0].kid.encode()
         self._writer = self._readers[self._writer_kid]
-        self._naming_key = _derive(min(keys, key=lambda key: key.kid).secret, b"name")
+        self._name_begins, self._name_ends = _hmac_states(_derive(min(keys, key=lambda key: key.kid).secret, b"name"))
 
     def seal(self, redis_key: bytes, plain: bytes) -> bytes:
         """Return `plain` sealed for exactly this Redis key."""
@@ -83,7 +83,10 @@ class Sealing:
         for part in parts:
             raw = part if isinstance(part, bytes) else part.encode()
             framed += len(raw).to_bytes(4, "big") + raw
-        return hmac.digest(self._naming_key, framed, "sha256").hex()[:32]
+        inner, outer = self._name_begins.copy(), self._name_ends.copy()
+        inner.update(framed)
+        outer.update(inner.digest())
+        return outer.hexdigest()[:32]
 
 
 def parse_ring(text: str) -> tuple[Key, ...]:
@@ -114,6 +117,15 @@ def new_key(kid: str) -> Key:
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"eligibility-gateway/" + purpose).derive(secret)
+
+
+def _hmac_states(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """Return the states of the two hashes of an HMAC-SHA-256 that have read the key (RFC 2104, 4).
+
+    OpenSSL's own HMAC looks its algorithm up each time, at three times the price of the rest.
+    """
+    block = key.ljust(hashlib.sha256().block_size, b"\0")
+    return tuple(hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))  # type: ignore[return-value]
 
 
 def _aad(redis_key: bytes, head: bytes) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio import BlockingConnectionPool, Redis
 
@@ -13,8 +13,9 @@ from gateway.embedded import EmbeddedValkey
 from gateway.store import Client, connect
 from tests.servers import REDIS_SERVER, Server, bundled, cluster, cluster_url, sentinel, sentinel_url, standalone
 
-settings.register_profile("fast", max_examples=100, deadline=None)
-settings.register_profile("deep", max_examples=5000, deadline=None)
+_PATIENT = [HealthCheck.too_slow]  # a busy machine is no reason to fail
+settings.register_profile("fast", max_examples=100, deadline=None, suppress_health_check=_PATIENT)
+settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 

@@ -38,8 +38,8 @@ class Callers:
 
     def identify(self, authorizations: Sequence[str], api_keys: Sequence[str]) -> Identified | NotIdentified:
         """Decide by the values of all `Authorization` and `x-api-key` headers."""
-        presented = {_secret(value) for value in authorizations} | set(api_keys)
-        if not presented or not self._by_digest:
+        presented = {*map(_secret, authorizations), *api_keys} if self._by_digest else ()
+        if not presented:
             return Identified(self._anonymous) if self._anonymous is not None else NotIdentified()
         if len(presented) > 1:
             return NotIdentified()

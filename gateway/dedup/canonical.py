@@ -67,6 +67,10 @@ class FieldRules:
     case_folded: frozenset[str] = field(default_factory=frozenset)
     sets: frozenset[str] = field(default_factory=frozenset)
     verbatim: frozenset[str] = field(default_factory=frozenset)
+    folded: frozenset[str] = field(init=False)  # whose case does not count, less those of which every sign does
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folded", self.case_folded - self.verbatim)
 
 
 def canonical_json(body: bytes, rules: FieldRules) -> dict[str, Any]:
@@ -154,39 +158,51 @@ def _read(body: bytes) -> dict[str, Any]:
 
 def _object(found: dict[str, Any], rules: FieldRules) -> None:
     """Give each value its meaning, in place; take out those that mean nothing."""
+    folded = rules.folded
     empty: list[str] = []
     for key, value in found.items():
-        if type(value) is str:
-            if value.isalnum() and value.isascii():  # codes, numbers and dates: nearly all there is
-                if key in rules.case_folded and key not in rules.verbatim:
+        kind = type(value)
+        if kind is str:
+            # What has nothing to trim, to fold or to compose: nearly every value there is. Of all blanks only the
+            # space is printable.
+            if value.isascii() and (
+                value.isalnum() or (value.isprintable() and value[:1] > " " and value[-1] > " " and "  " not in value)
+            ):
+                if key in folded:
                     found[key] = value.lower()
                 continue
-            meaning: Any = value if key in rules.verbatim else _string(value, fold=key in rules.case_folded)
+            meaning: Any = value if key in rules.verbatim else _string(value, fold=key in folded)
+        elif kind is dict:
+            _object(value, rules)
+            meaning = value
+        elif kind is list:
+            meaning = _list(value, rules, key)
         else:
-            meaning = _value(value, rules, key)
+            meaning = _MARK + value if kind is _Number else value
         if meaning is None or meaning in _EMPTY:
             empty.append(key)
-        else:
+        elif meaning is not value:
             found[key] = meaning
     for key in empty:
         del found[key]
 
 
-def _value(value: Any, rules: FieldRules, name: str) -> Any:  # noqa: ANN401 - any JSON value
-    if type(value) is dict:
-        _object(value, rules)
-        return value
-    if type(value) is list:
-        found = [_item(item, rules, name) for item in value]
-        return _set(found) if name in rules.sets else found
-    return _MARK + value if type(value) is _Number else value
+def _list(values: list[Any], rules: FieldRules, name: str) -> list[Any]:
+    is_folded = name in rules.folded
+    found = [
+        value
+        if type(value) is str and value.isalnum() and value.isascii() and not is_folded
+        # What stands in a list is as its field would have it; what means nothing keeps its place.
+        else _field(value, rules, name)
+        for value in values
+    ]
+    return _set(found) if name in rules.sets else found
 
 
-def _item(value: Any, rules: FieldRules, name: str) -> Any:  # noqa: ANN401 - any JSON value
-    if type(value) is str:
-        return _string(value, fold=name in rules.case_folded) or None
-    meaning = _value(value, rules, name)
-    return None if meaning in _EMPTY else meaning
+def _field(value: Any, rules: FieldRules, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    field_of = {name: value}
+    _object(field_of, rules)
+    return field_of.get(name)
 
 
 def _set(found: list[Any]) -> list[Any]:

@@ -56,12 +56,8 @@ class Question(Struct, frozen=True):
 
     def key(self, name: Naming, operation: str, asker: Asker, *, query: str, headers: Pairs) -> bytes:
         """Return the Redis key of everything that makes this question another than the next."""
-        asked = self._asked(name, asker.subtenant)
-        flat = [part for pair in headers for part in pair]
-        rest = _context(
-            *(name, operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query, *flat)
-        )
-        return f"{_prefix(name, asker.subtenant)}{asked}:{rest}".encode()
+        before, after = _around(name, operation, asker, query, headers)
+        return b"%b%b%b" % (before, self._asked(name, asker.subtenant).encode(), after)
 
     def pattern(self, name: Naming, subtenant: str) -> bytes:
         """Return the pattern of all keys of this question on behalf of a subtenant."""
@@ -84,15 +80,16 @@ def subtenant_pattern(name: Naming, subtenant: str) -> bytes:
     return f"{_prefix(name, subtenant)}*".encode()
 
 
-# There are few of either, and naming costs as much as reading the question; the question itself is kept nowhere.
+# There are few of them, and naming costs as much as reading the question; the question itself is kept nowhere.
 @lru_cache(maxsize=1024)
+def _around(name: Naming, operation: str, asker: Asker, query: str, headers: Pairs) -> tuple[bytes, bytes]:
+    flat = [part for pair in headers for part in pair]
+    context = (operation, asker.upstream, asker.credential, asker.subtenant, asker.caller, query, *flat)
+    return _prefix(name, asker.subtenant).encode(), f":{name('context', VERSION, *context)}".encode()
+
+
 def _prefix(name: Naming, subtenant: str) -> str:
     return f"{KEY_PREFIX}{name('subtenant', subtenant)}:"
-
-
-@lru_cache(maxsize=1024)
-def _context(name: Naming, *parts: str) -> str:
-    return name("context", VERSION, *parts)
 
 
 def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:

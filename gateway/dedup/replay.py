@@ -11,7 +11,7 @@ Rules
 import json
 import re
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import lz4.block
 import msgspec
@@ -28,9 +28,10 @@ _SHARED_HEADERS: Final = (
     *("x-optum-trace-id", "x-optum-tenant-id", "x-optum-subtenant-id"),
 )
 _PACKED_MAX_BYTES: Final = 2 * SHARE_MAX_BYTES  # a body, and a few headers
-_FORMAT: Final = b"\x02"  # of what `pack` writes: another one is unreadable, and that is a miss
+_FORMAT: Final = b"\x03"  # of what `pack` writes: another one is unreadable, and that is a miss
 _OK: Final = 200
 _BEFORE_VALUE: Final = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_OPENINGS: Final = (b"{", b",")
 _END: Final = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*")
 _DUPLICATE: Final = "duplicate"
 # What two answers to one question may differ in without saying anything else about the patient.
@@ -41,7 +42,7 @@ class Unpackable(ValueError):
     """These bytes were not written by `pack`."""
 
 
-class Shared(Struct, frozen=True, kw_only=True):
+class Shared(Struct, frozen=True, kw_only=True, tag="shared"):
     """An answer as others get it. Between two parts of the body stands the correlation id of whoever gets it."""
 
     status: int
@@ -65,7 +66,7 @@ class Shared(Struct, frozen=True, kw_only=True):
         return Reply(status=self.status, reason=self.reason, headers=headers, body=self.body(correlation_id))
 
 
-class NoAnswer(Struct, frozen=True):
+class NoAnswer(Struct, frozen=True, tag="no_answer"):
     """The leader got no answer: the code of its problem, and the id under which the upstream may know the request."""
 
     code: str
@@ -73,7 +74,7 @@ class NoAnswer(Struct, frozen=True):
     retry_after_s: int | None = None
 
 
-class NotShareable:
+class NotShareable(Struct, frozen=True, tag="not_shareable"):
     """The answer was too large to be shared: each asks for itself."""
 
 
@@ -98,23 +99,7 @@ def share(reply: Reply) -> Shared:
 
 def pack(landing: Landing, answered_at: float) -> bytes:
     """Return the bytes of a landing and of when it was, for `unpack`."""
-    head: dict[str, Any] = {"at": answered_at}
-    body = b""
-    match landing:
-        case Shared():
-            head |= {
-                "status": landing.status,
-                "reason": landing.reason,
-                "headers": landing.headers,
-                "lengths": [len(part) for part in landing.parts],
-                "outcome": landing.outcome,
-            }
-            body = b"".join(landing.parts)
-        case NoAnswer():
-            head |= {"code": landing.code, "correlation_id": landing.correlation_id, "wait": landing.retry_after_s}
-        case NotShareable():
-            pass
-    packed: bytes = lz4.block.compress(orjson.dumps(head) + b"\n" + body)
+    packed: bytes = lz4.block.compress(_PACK.encode((answered_at, landing)))
     return _FORMAT + packed
 
 
@@ -124,30 +109,10 @@ def unpack(packed: bytes) -> tuple[Landing, float]:
     if packed[:1] != _FORMAT or int.from_bytes(packed[1:5], "little") > _PACKED_MAX_BYTES:
         raise Unpackable
     try:
-        line, _, body = lz4.block.decompress(memoryview(packed)[1:]).partition(b"\n")
-        head = orjson.loads(line)
-        return _landing(head, body), float(head["at"])
-    except (lz4.block.LZ4BlockError, ValueError, TypeError, KeyError):
+        answered_at, landing = _UNPACK.decode(lz4.block.decompress(memoryview(packed)[1:]))
+    except (lz4.block.LZ4BlockError, ValueError):  # msgspec's own errors are ValueErrors
         raise Unpackable from None
-
-
-def _landing(head: dict[str, Any], body: bytes) -> Landing:
-    if "code" in head:
-        return NoAnswer(head["code"], head["correlation_id"], head["wait"])
-    if "status" not in head:
-        return NotShareable()
-    parts: list[bytes] = []
-    begin = 0
-    for length in head["lengths"]:
-        parts.append(body[begin : begin + length])
-        begin += length
-    return Shared(
-        status=head["status"],
-        reason=head["reason"],
-        headers=tuple((name, value) for name, value in head["headers"]),
-        parts=tuple(parts),
-        outcome=head["outcome"],
-    )
+    return landing, answered_at
 
 
 class Difference(StrEnum):
@@ -195,17 +160,18 @@ class _Fact(Struct, frozen=True):
         edits += [(*places[name], value) for name, value in stated.items() if name in places]
         if "correlationId" in places:
             edits.append((*places["correlationId"], None))
-        parts: list[bytes] = [b""]
+        edits.sort(key=lambda edit: edit[0])
+        parts: list[list[bytes]] = [[]]
         done = 0
-        for begin, end, value in sorted(edits, key=lambda edit: edit[0]):
-            parts[-1] += body[done:begin]
+        for begin, end, value in edits:
+            parts[-1].append(body[done:begin])
             if value is None:
-                parts.append(b"")
+                parts.append([])
             else:
-                parts[-1] += value
+                parts[-1].append(value)
             done = end
-        parts[-1] += body[done:]
-        return tuple(parts)
+        parts[-1].append(body[done:])
+        return tuple(b"".join(part) for part in parts)
 
 
 def _fact(reply: Reply) -> _Fact | None:
@@ -213,7 +179,8 @@ def _fact(reply: Reply) -> _Fact | None:
         return None
     body = reply.body
     try:
-        body.decode("utf-8")
+        if not body.isascii():
+            body.decode("utf-8")
         members = _MEMBERS.decode(body)
         places = _places(body, members)
         if places is None:
@@ -233,14 +200,26 @@ def _places(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int
     places: dict[str, tuple[int, int]] = {}
     at = 0
     for name, raw in members.items():
-        before = _BEFORE_VALUE.match(body, at)
+        begin = _value_begins(body, at, name)
         value = bytes(raw)
-        if before is None or orjson.loads(before[1]) != name or not body.startswith(value, before.end()):
+        if not body.startswith(value, begin):
             return None
-        at = before.end() + len(value)
-        places[name] = before.end(), at
+        at = begin + len(value)
+        places[name] = begin, at
     return places if _END.fullmatch(body, at) is not None else None
 
 
+def _value_begins(body: bytes, at: int, name: str) -> int:
+    """Return where the value of the next member begins, if that is of this name; else where nothing can stand."""
+    compact = b'"%b":' % name.encode()
+    begin = at + 1 + len(compact)
+    if body.startswith(compact, at + 1) and body[at : at + 1] in _OPENINGS and body[begin : begin + 1] > b" ":
+        return begin
+    before = _BEFORE_VALUE.match(body, at)
+    return before.end() if before is not None and orjson.loads(before[1]) == name else len(body) + 1
+
+
+_PACK: Final = msgspec.msgpack.Encoder()
+_UNPACK: Final = msgspec.msgpack.Decoder(tuple[float, Landing])
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STATUS: Final = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=not_finite)

@@ -72,6 +72,7 @@ class DedupStep:
                     # Whoever shares an answer must be able to read it; the upstream would compress it for the leader.
                     outbound.headers["Accept-Encoding"] = "identity"
                     terms = self._terms(exchange, operation, question, rules)
+                    del question  # its key is enough: it may be held for minutes
                     return await self._ask(exchange, call, terms, is_fresh=is_fresh)
         except GatewayError as error:
             if exchange.dedup is None and not isinstance(error, _NOT_DECIDED):

@@ -32,6 +32,8 @@ def is_unambiguous(target: str, version: tuple[int, int], headers: HeadersView) 
         return False  # what the parser would switch to; any other offer is ignored (RFC 9110, 7.8) and ends here
     # One join costs less than a question to each of twenty values.
     values = "".join(headers.values())
+    if values.isascii() and values.isprintable():
+        return True
     return _CONTROL.search(values) is None and (values.isascii() or is_utf8(values))
 
 

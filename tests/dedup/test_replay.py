@@ -158,7 +158,7 @@ def test_landings_without_an_answer_are_packed_as_well() -> None:
 
 @given(st.binary(max_size=60))
 def test_anything_else_is_unpackable(garbage: bytes) -> None:
-    for packed in (garbage, b"\x02" + garbage, b"\x02\xff\0\0\0" + garbage, b"\x02\xff\xff\xff\xff" + garbage):
+    for packed in (garbage, b"\x03" + garbage, b"\x03\xff\0\0\0" + garbage, b"\x03\xff\xff\xff\xff" + garbage):
         with pytest.raises(Unpackable):
             unpack(packed)
 
