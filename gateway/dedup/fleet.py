@@ -9,6 +9,7 @@ Rules
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,9 +57,13 @@ class Terms(Struct, frozen=True, kw_only=True):
 
 
 class Followed(Struct, frozen=True):
-    """The request followed: another's landing, while it waited."""
+    """The request followed: another's landing, while it waited.
+
+    Whoever came after `landed_at` did not wait for it: what is not kept is not for those who come later.
+    """
 
     landing: Landing
+    landed_at: float = math.inf
 
 
 class Replayed(Struct, frozen=True):
@@ -117,8 +122,8 @@ class Fleet:
         for _ in range(_LOOKS):
             claim = await self._store.claim(terms.key, owner, waited=waited, unwanted=unwanted)
             match claim:
-                case Landed(landing):
-                    return Followed(landing)
+                case Landed(landing, age_s):
+                    return Followed(landing, self._sources.now() - age_s)
                 case Kept(landing, leader) if leader == waited:
                     return Followed(landing)
                 case Kept(Shared() as shared, leader, answered_at, now):

@@ -37,7 +37,7 @@ _CLAIM: Final = Script.of(
     LUA_NOW_MS
     + """
 local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'sown', 'sval', 'suntil')
-if ARGV[5] ~= '' and h[6] == ARGV[5] and tonumber(h[8]) > now then return {'LANDED', h[7]} end
+if ARGV[5] ~= '' and h[6] == ARGV[5] and tonumber(h[8]) > now then return {'LANDED', h[7], now} end
 if h[1] == 'C' and h[2] ~= ARGV[6] then return {'KEPT', h[5], h[2], now} end
 local try = 0
 if h[1] == 'P' then
@@ -147,9 +147,10 @@ class Kept(Struct, frozen=True):
 
 
 class Landed(Struct, frozen=True):
-    """The landing of the flight that was waited for."""
+    """The landing of the flight that was waited for, which is not kept; it was so long ago."""
 
     landing: Landing
+    age_s: float
 
 
 class Wait(Struct, frozen=True):
@@ -218,10 +219,10 @@ class FlightStore:
                     if opened is not None:
                         return Kept(opened[0], leader.decode(), opened[1], now_ms / 1000)
                     unwanted = leader.decode()
-                case [b"LANDED", bytes(sealed)]:
+                case [b"LANDED", bytes(sealed), int(now_ms)]:
                     opened = self._opened(key, sealed)
                     if opened is not None:
-                        return Landed(opened[0])
+                        return Landed(opened[0], max(now_ms / 1000 - opened[1], 0.0))
                     waited = ""
                 case [b"WAIT", bytes(leader), int(lease_ms)]:
                     return Wait(leader.decode(), min(lease_ms / 1000, times.lease_s))

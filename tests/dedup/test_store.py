@@ -23,6 +23,7 @@ KEY, OTHER = b"eg:flight:one", b"eg:flight:two"
 WINDOW = window_of(DedupClause.model_validate({"mode": "enforce", "window": "1h", "exclude_prior_month": False}))
 FACT = Shared(status=200, reason="OK", headers=(), parts=(b"{}",), outcome="eligible")
 RING = [new_key("k")]
+Replica = tuple[Fleet, Flights]
 
 
 @pytest.fixture
@@ -69,9 +70,12 @@ async def test_what_is_only_shared_goes_to_those_who_waited_for_it(store: Flight
     lost = NoAnswer("upstream_timeout", "c-1")
     sealed = store.seal(KEY, lost, 1.0)
     assert await store.finish(KEY, "a", Finish.SHARE, sealed, answered_at=1, keep_s=0) is Finished.SHARED
-    assert await store.claim(KEY, "b", waited="a") == Landed(lost)
-    assert isinstance(await store.claim(KEY, "c", waited="somebody"), Lead)
-    assert await store.claim(KEY, "b", waited="a") == Landed(lost)
+    for waiting in ("b", "b", "d"):
+        landed = await store.claim(KEY, waiting, waited="a")
+        assert isinstance(landed, Landed)
+        assert landed.landing == lost
+        assert landed.age_s >= 0
+        assert isinstance(await store.claim(KEY, "c", waited="somebody"), Lead)
 
 
 async def test_after_an_abandoned_flight_one_leads_at_once_and_two_are_enough(store: FlightStore) -> None:
@@ -122,7 +126,8 @@ async def test_a_value_that_is_not_ours_is_a_miss_and_is_counted(
     unknown = Sealing([new_key("other")]).seal(KEY, b"x")
     unpackable = Sealing(RING).seal(KEY, b"x")
     theirs: Any = await client.hget(OTHER.decode(), "val")
-    for number, value in enumerate((mine[:-1], mine[:-1] + b"\x00", b"", b"x", foreign, unknown, unpackable, theirs)):
+    torn, bent = mine[:-1], mine[:-1] + bytes([mine[-1] ^ 1])
+    for number, value in enumerate((torn, bent, b"", b"x", foreign, unknown, unpackable, theirs)):
         await keep(store, owner="a")
         await client.hset(KEY.decode(), "val", value)
         assert isinstance(await store.claim(KEY, "b"), Lead), number
@@ -147,9 +152,8 @@ async def test_a_hash_that_is_not_ours_is_no_answer_and_no_crash(
     await close_client(client)
 
 
-async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
-    store: FlightStore, any_server: Callable[[], Client]
-) -> None:
+@pytest.fixture
+async def replicas(store: FlightStore) -> tuple[Replica, Replica]:
     owners = iter(f"owner-{i}" for i in range(9))
     sources = Sources(
         now=asyncio.get_running_loop().time,
@@ -159,43 +163,91 @@ async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
         on_takeover=lambda: None,
         on_stored=lambda _: None,
     )
+    one, two = (Fleet(store, sources) for _ in range(2))
+    return (one, Flights(one, sources)), (two, Flights(two, sources))
+
+
+def asking() -> Terms:
+    waits_until = asyncio.get_running_loop().time() + 60
+    return Terms(key=KEY, group=1, window=WINDOW, correlation_id="c", waits_until=waits_until, may_bypass_store=False)
+
+
+class Payer:
+    """A call that lasts until it is let go, and then states this outcome."""
+
+    def __init__(self, outcome: str) -> None:
+        self.body = b'{"id": "t", "status": {"value": "%b"}}' % outcome.encode()
+        self.called, self.release = asyncio.Event(), asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self) -> Reply:
+        self.calls += 1
+        self.called.set()
+        await self.release.wait()
+        headers = CIMultiDict({"Content-Type": "application/json"})
+        return Reply(status=200, reason="OK", headers=headers, body=self.body)
+
+
+async def never() -> Reply:
+    raise AssertionError("one call is enough")
+
+
+async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
+    replicas: tuple[Replica, Replica], any_server: Callable[[], Client]
+) -> None:
+    (_, one), (fleet, two) = replicas
     subscribed, heard = asyncio.Event(), asyncio.Event()
-    fleets = [Fleet(store, sources) for _ in range(2)]
 
     def on_message(key: bytes) -> None:
         assert key == KEY
-        fleets[1].wake(key)
+        fleet.wake(key)
         heard.set()
 
     listener = Subscription(any_server(), CHANNEL, on_message=on_message, on_subscribed=subscribed.set)
     listener.start()
     await subscribed.wait()
-    one, two = (Flights(fleet, sources) for fleet in fleets)
-    release, called = asyncio.Event(), asyncio.Event()
-    body = b'{"id": "t", "status": {"value": "eligible"}}'
-
-    async def call() -> Reply:
-        called.set()
-        await release.wait()
-        headers = CIMultiDict({"Content-Type": "application/json"})
-        return Reply(status=200, reason="OK", headers=headers, body=body)
-
-    async def never() -> Reply:
-        raise AssertionError("one call is enough")
-
-    terms = Terms(
-        key=KEY, group=1, window=WINDOW, correlation_id="c", waits_until=sources.now() + 60, may_bypass_store=False
-    )
-    led = asyncio.create_task(one.answer(terms, call))
-    await called.wait()
-    followed = asyncio.create_task(two.answer(terms, never))
+    payer = Payer("eligible")
+    led = asyncio.create_task(one.answer(asking(), payer))
+    await payer.called.wait()
+    followed = asyncio.create_task(two.answer(asking(), never))
     await eventually(lambda: asyncio.sleep(0, two.count))
-    release.set()
+    payer.release.set()
     assert isinstance(await led, Led)
     assert isinstance(await followed, Followed)
     await heard.wait()
-    assert isinstance(await two.answer(terms, never), Replayed)
+    assert isinstance(await two.answer(asking(), never), Replayed)
     await listener.close()
+    await asyncio.gather(one.close(), two.close())
+
+
+async def later_than(store: FlightStore, at: float) -> bool:
+    """Whether the server's clock, which counts milliseconds, has clearly moved on."""
+    return await store.now(KEY) > at + 0.005
+
+
+async def test_what_is_no_fact_is_not_for_those_who_came_before_word_of_it(
+    replicas: tuple[Replica, Replica], store: FlightStore
+) -> None:
+    (_, one), (fleet, two) = replicas
+    payer, later = Payer("payer_unavailable"), Payer("eligible")
+    led = asyncio.create_task(one.answer(asking(), payer))
+    await payer.called.wait()
+    followed = asyncio.create_task(two.answer(asking(), never))
+    await eventually(lambda: asyncio.sleep(0, two.count))
+    payer.release.set()
+    await led
+    landed_by = await store.now(KEY)
+    await eventually(lambda: later_than(store, landed_by))
+    late = asyncio.create_task(two.answer(asking(), later))  # nobody has told the second replica yet
+    await eventually(lambda: asyncio.sleep(0, two.followers))
+    fleet.wake(KEY)
+    outcome = await followed
+    assert isinstance(outcome, Followed)
+    assert isinstance(outcome.landing, Shared)
+    assert outcome.landing.outcome == "payer_unavailable"
+    later.release.set()
+    assert isinstance(await late, Led)
+    assert (payer.calls, later.calls) == (1, 1)
     await asyncio.gather(one.close(), two.close())
 
 
