@@ -15,17 +15,17 @@ Rules
 
 import argparse
 import asyncio
-import http.client
 import json
 import random
 import selectors
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import uvloop
 
 from bench.messages import ANSWERED_BYTES, PATH, PATH_HELD, Requests, whole
+from bench.scrape import metric
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE_S: Final = 15.0  # for the last answers
@@ -36,6 +36,8 @@ _WAVE: Final = 256
 _WAVES_AHEAD: Final = 4  # of what is held already: the accept backlog of either hop is far larger
 _POLL_S: Final = 0.02
 _OK: Final = b"HTTP/1.1 200 "
+
+C = TypeVar("C", bound="Connection")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +93,24 @@ class Target:
 
     async def connect(self, ended: Callable[["Connection", bool], None]) -> "Connection":
         """Return a new connection."""
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(ended, self.expected), _HOST, self.port)
-        return connection
+        return await connected(lambda: Connection(ended, self.expected), self.port)
+
+
+async def connected(made: "Callable[[], C]", port: int) -> "C":
+    """Return a new connection of some kind."""
+    _, connection = await asyncio.get_running_loop().create_connection(made, _HOST, port)
+    return connection
 
 
 class Connection(asyncio.Protocol):
     """One connection with at most one request under way; `ended` is told whether it ended well."""
 
-    def __init__(self, ended: Callable[["Connection", bool], None], expected: tuple[int, ...]) -> None:
+    def __init__(self, ended: Callable[["Connection", bool], None], expected: tuple[int, ...] = ()) -> None:
         self._ended = ended
         self._expected = expected
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
-        self._is_waiting = False
+        self.is_waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -112,7 +118,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: bytes) -> None:
         """Send a request; the one before it was answered."""
-        self._is_waiting = True
+        self.is_waiting = True
         if self._transport is not None:
             self._transport.write(request)
 
@@ -128,17 +134,20 @@ class Connection(asyncio.Protocol):
         if found is None:
             return
         begin, end = found
-        is_good = self._buffer.startswith(_OK) and end - begin in self._expected and end == len(self._buffer)
-        self._buffer = b""
-        self._settle(is_good=is_good)
+        answer, self._buffer = self._buffer, b""
+        self._settle(is_good=end == len(answer) and self.is_right(answer, begin))
+
+    def is_right(self, answer: bytes, begin: int) -> bool:
+        """Whether a whole answer, whose body begins there, is right."""
+        return answer.startswith(_OK) and len(answer) - begin in self._expected
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Count a request whose answer cannot come any more."""
         self._settle(is_good=False)
 
     def _settle(self, *, is_good: bool) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
+        if self.is_waiting:
+            self.is_waiting = False
             if not is_good:
                 self.close()
             self._ended(self, is_good)
@@ -167,7 +176,7 @@ async def closed(target: Target, connections: int, seconds: float) -> Closed:
     until = began_at + seconds
     for connection in pool:
         connection.send(requests.next())
-    await _patiently(done, seconds + _PATIENCE_S)
+    await patiently(done, seconds + _PATIENCE_S)
     took_s = loop.time() - began_at
     return Closed(answers=answers, errors=errors + busy, seconds=round(took_s, 3))
 
@@ -211,14 +220,14 @@ async def opened(target: Target, rate: float, seconds: float) -> Opened:
         else:  # a new connection must not keep the next request waiting
             opening.add(task := loop.create_task(send(at)))
             task.add_done_callback(opening.discard)
-    await _patiently(done, _PATIENCE_S)
+    await patiently(done)
     return Opened(
         answers=len(latencies) - errors,
         errors=errors + left,
-        p50_ms=_quantile_ms(latencies, 0.5),
-        p99_ms=_quantile_ms(latencies, 0.99),
-        max_ms=_quantile_ms(latencies, 1.0),
-        late_p99_ms=_quantile_ms(late, 0.99),
+        p50_ms=quantile_ms(latencies, 0.5),
+        p99_ms=quantile_ms(latencies, 0.99),
+        max_ms=quantile_ms(latencies, 1.0),
+        late_p99_ms=quantile_ms(late, 0.99),
     )
 
 
@@ -245,30 +254,21 @@ async def hold(target: Target, count: int, gauge: tuple[int, str], patience_s: f
                 pool[-1].send(requests.next())
         else:
             await asyncio.sleep(_POLL_S)
-        held = await asyncio.to_thread(_read_gauge, *gauge)
+        held = await asyncio.to_thread(metric, *gauge)
     print(json.dumps(asdict(Held(held=held, seconds=round(loop.time() - began_at, 3)))), flush=True)
-    await _patiently(done, patience_s + _PATIENCE_S)
+    await patiently(done, patience_s + _PATIENCE_S)
     return Released(answers=answers, errors=count - answers)
 
 
-async def _patiently(done: asyncio.Event, seconds: float) -> None:
+async def patiently(done: asyncio.Event, seconds: float = _PATIENCE_S) -> None:
     """Wait for the end, but not for ever: what is missing then was lost."""
     await asyncio.wait([asyncio.ensure_future(done.wait())], timeout=seconds)
 
 
-def _quantile_ms(values: list[float], share: float) -> float:
+def quantile_ms(values: list[float], share: float) -> float:
+    """Return the value, in milliseconds, below which such a share of the seconds lies."""
     ordered = sorted(values)
     return round(ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1e3, 3) if ordered else 0.0
-
-
-def _read_gauge(port: int, name: str) -> int:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=_PATIENCE_S)
-    try:
-        connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-    finally:
-        connection.close()
-    return next((int(float(line.partition(" ")[2])) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def _select_loop() -> asyncio.AbstractEventLoop:

@@ -6,9 +6,9 @@ Facts
   request is another question; in `replay` each was answered during the warm-up.
 - Latency: an open loop at 300 requests/s, far below saturation. What a proxy adds is no difference of two
   quantiles, so the distributions stand side by side; the whole latency bounds what the proxy can have added.
-- Memory: one request each on thousands of connections, and an upstream that waits. They are held when the
-  upstream has received them all. Resident memory then, less resident memory before, by their number; the
-  kernel's socket buffers are not in it. Once per peer, for it hardly varies.
+- Memory: one request each on thousands of connections, and an upstream that waits until it is told to answer. They
+  are held when the upstream has received them all. Resident memory then, less resident memory before, by their
+  number; the kernel's socket buffers are not in it. Once per peer, for it hardly varies.
 """
 
 import json
@@ -33,6 +33,7 @@ from bench.peers import (
     upstream,
 )
 from bench.processes import allow_descriptors, line_of, module, other_core, talking
+from bench.scrape import release
 
 CONNECTIONS: Final = 64
 RATE: Final = 300.0
@@ -138,7 +139,9 @@ def memory(progress: Progress) -> Sequence[Memory]:
     rows: list[Memory] = []
     for name in _HELD:
         progress(f"memory: {name}")
-        rows.append(_hold(name, wanted))
+        with upstream() as upstream_port, proxy(name, upstream_port) as peer:
+            warm_up(peer)
+            rows.append(hold(peer, name, upstream_port, wanted, f"{upstream_port}:{HELD_METRIC}"))
     return rows
 
 
@@ -164,7 +167,8 @@ def _cpu_run(peer: Proxy, seconds: float, members: int | None = None) -> _CpuRun
     asked = ("--members", str(members)) if members else ()
     warm = asked or _OTHERS
     replayed = REPLAYED_BYTES if peer.token != TOKEN else ANSWERED_BYTES  # nginx does not say what a replay is
-    _closed(peer, min(_WARM_S, seconds), *warm, "--expected", str(ANSWERED_BYTES), str(REPLAYED_BYTES))
+    warm_s = _WARM_S if members else min(_WARM_S, seconds)  # what was not asked then would be no replay
+    _closed(peer, warm_s, *warm, "--expected", str(ANSWERED_BYTES), str(REPLAYED_BYTES))
     before_s = peer.running.cpu_s()
     load = _closed(peer, seconds, *asked, "--expected", str(replayed if members else ANSWERED_BYTES))
     used_s = peer.running.cpu_s() - before_s
@@ -200,16 +204,20 @@ def _latency_row(name: str, results: Sequence[Opened]) -> Latency:
     )
 
 
-def _hold(name: str, wanted: int) -> Memory:
-    with upstream(_HOLD_S) as upstream_port, proxy(name, upstream_port) as peer:
-        _closed(peer, _WARM_S, *_OTHERS)  # what a process has once, however much it holds
-        before_kb = peer.running.rss_kb()
-        gauge = f"{upstream_port}:{HELD_METRIC}"
-        arguments = _load("hold", peer.port, peer.token, "--connections", str(wanted), "--gauge", gauge)
-        with talking((*arguments, "--seconds", str(_HOLD_S)), core=other_core()) as popen:
-            held = Held(**json.loads(line_of(popen)))
-            held_kb = peer.running.rss_kb()
-            released = Released(**json.loads(line_of(popen)))
+def warm_up(peer: Proxy) -> None:
+    """Have a peer acquire what a process has once, however much it holds."""
+    _closed(peer, _WARM_S, *_OTHERS, "--expected", str(ANSWERED_BYTES), str(REPLAYED_BYTES))
+
+
+def hold(peer: Proxy, name: str, upstream_port: int, wanted: int, gauge: str, *more: str) -> Memory:
+    """Measure a warm peer with so many requests held; `gauge` is PORT:NAME of the metric that counts them."""
+    before_kb = peer.running.rss_kb()
+    arguments = _load("hold", peer.port, peer.token, "--connections", str(wanted), "--gauge", gauge)
+    with talking((*arguments, "--seconds", str(_HOLD_S), *more), core=other_core()) as popen:
+        held = Held(**json.loads(line_of(popen)))
+        held_kb = peer.running.rss_kb()
+        release(upstream_port)
+        released = Released(**json.loads(line_of(popen)))
     return Memory(
         peer=name,
         wanted=wanted,

@@ -3,7 +3,7 @@
 Facts
 - The request is a synthetic 270 in JSON, 2.7 KB as integrations write it (indented); the reply is 12 KB of JSON.
 - Every request asks about another member, so no proxy can answer one request with the answer to another.
-- The upstream answers PATH at once and PATH_HELD after its delay: a proxy can be warm before it has to hold.
+- The upstream answers PATH at once and PATH_HELD when it is told to: a proxy can be warm before it has to hold.
 - The upstream wants TOKEN. Whoever asks a bare peer brings it along; whoever asks the gateway brings another
   one, so a gateway that forgets to put its own in place is answered 401, which counts as an error.
 """
@@ -14,10 +14,12 @@ from typing import Final
 
 PATH: Final = "/rcm/eligibility/v1"
 PATH_HELD: Final = f"{PATH}?hold"
+PATH_RELEASE: Final = "/release"
 TOKEN_PATH: Final = "/apip/auth/v2/token"  # noqa: S105 - a path, not a secret
 TOKEN: Final = "bench-upstream-token-" + "0" * 480  # worth nothing; as long as a small JWT
 CALLER_TOKEN: Final = "bench-caller-token-" + "0" * 482  # the same, and just as long
 HELD_METRIC: Final = "bench_upstream_requests_in_flight"
+CALLS_METRIC: Final = "bench_upstream_requests_total"
 HEAD_END: Final = b"\r\n\r\n"
 
 _ID: Final = "0193e6a4-0000-7000-8000-000000000001"

@@ -89,9 +89,9 @@ def available(*names: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def upstream(delay_s: float = 0.0) -> Iterator[int]:
-    """Run the scripted upstream; its port."""
-    with talking(module("upstream", "--delay", str(delay_s)), core=other_core()) as popen:
+def upstream(name: str = "upstream", *arguments: str) -> Iterator[int]:
+    """Run a scripted upstream; its port."""
+    with talking(module(name, *arguments), core=other_core()) as popen:
         yield int(line_of(popen))
 
 

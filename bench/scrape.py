@@ -1,0 +1,30 @@
+"""Reading a peer's or the upstream's metrics, and telling the upstream to answer what it holds."""
+
+import http.client
+from typing import Final
+
+from bench.messages import PATH_RELEASE
+
+_HOST: Final = "127.0.0.1"
+_PATIENCE_S: Final = 15.0
+
+
+def fetch(port: int, path: str) -> str:
+    """Return what stands there."""
+    connection = http.client.HTTPConnection(_HOST, port, timeout=_PATIENCE_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def metric(port: int, name: str) -> int:
+    """Return the value of a metric without labels; 0 if there is none."""
+    lines = fetch(port, "/metrics").splitlines()
+    return next((int(float(line.partition(" ")[2])) for line in lines if line.startswith(f"{name} ")), 0)
+
+
+def release(upstream_port: int) -> None:
+    """Have the upstream answer everything that it holds."""
+    fetch(upstream_port, PATH_RELEASE)
