@@ -1,4 +1,4 @@
-"""`python -m bench [lead] [replay] [latency] [memory]`: measure the gateway beside its peers.
+"""`python -m bench [lead] [replay] [latency] [memory] [day] [followers]`: measure the gateway beside its peers.
 
 Exit codes: 0 measured, whatever the figures; 1 a request was answered wrongly, or nothing could be measured.
 """
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bench import measure, report
+from bench import day, followers, measure, report
 from bench.processes import BenchError, allow_descriptors
 
-_KINDS = ("lead", "replay", "latency", "memory")
+_KINDS = ("lead", "replay", "latency", "memory", "day", "followers")
 
 
 def main() -> int:
@@ -21,16 +21,19 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"some of {', '.join(_KINDS)}; default: all")
     parser.add_argument("--runs", type=int, default=3, help="of lead, replay and latency, peers taking turns")
     parser.add_argument("--seconds", type=float, default=5.0, help="of load in each run")
+    parser.add_argument("--visits", type=int, default=day.VISITS, help="of the day, at 60 a second")
+    parser.add_argument("--seed", type=int, default=day.SEED, help="of the day")
+    parser.add_argument("--followers", type=int, default=followers.FOLLOWERS, help="of one flight, at most")
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
     kinds: Sequence[str] = options.kinds or _KINDS
-    if not set(kinds) <= set(_KINDS) or options.runs < 1 or options.seconds <= 0:
-        parser.error(f"expected some of {', '.join(_KINDS)}, and runs and seconds above 0")
+    if not set(kinds) <= set(_KINDS) or min(options.runs, options.seconds, options.visits, options.followers) <= 0:
+        parser.error(f"expected some of {', '.join(_KINDS)}, and runs, seconds, visits and followers above 0")
     if not sys.platform.startswith("linux"):
         print("the figures come from /proc, and processes are pinned to cores: this needs Linux", file=sys.stderr)
         return 1
     try:
-        found = _measure(kinds, options.runs, options.seconds)
+        found = _measure(kinds, options)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -41,7 +44,9 @@ def main() -> int:
     return 1 if found.errors else 0
 
 
-def _measure(kinds: Sequence[str], runs: int, seconds: float) -> report.Report:
+def _measure(kinds: Sequence[str], options: argparse.Namespace) -> report.Report:
+    runs: int = options.runs
+    seconds: float = options.seconds
     allow_descriptors()
     try:
         return report.Report(
@@ -49,6 +54,8 @@ def _measure(kinds: Sequence[str], runs: int, seconds: float) -> report.Report:
             replay=measure.replay(runs, seconds, _progress) if "replay" in kinds else None,
             latency=measure.latency(runs, seconds, _progress) if "latency" in kinds else (),
             memory=measure.memory(_progress) if "memory" in kinds else (),
+            day=day.measure(options.visits, options.seed, _progress) if "day" in kinds else (),
+            followers=followers.followers(options.followers, runs, _progress) if "followers" in kinds else None,
         )
     finally:
         _progress("")

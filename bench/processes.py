@@ -59,11 +59,14 @@ def other_core() -> int:
     return max(os.sched_getaffinity(0))
 
 
-def allow_descriptors() -> int:
-    """Raise the limit of open files for us and our children; return how many requests it lets a proxy hold."""
+def allow_descriptors(each: int = 2) -> int:
+    """Raise the limit of open files for us and our children; return how many requests it lets a proxy hold.
+
+    `each`: how many files a request needs in one process.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return (hard - _SPARE_DESCRIPTORS) // 2 if hard != resource.RLIM_INFINITY else sys.maxsize
+    return (hard - _SPARE_DESCRIPTORS) // each if hard != resource.RLIM_INFINITY else sys.maxsize
 
 
 def free_port() -> int:

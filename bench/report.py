@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.day import DayRow
+from bench.followers import FOLLOWERS, Followers, Lateness
 from bench.measure import CONNECTIONS, HOLD, RATE, Comparison, Cpu, Latency, Memory
 from bench.peers import BARE, GATEWAY, LUA, LUA_KEEPING, has_nginx
 
@@ -12,6 +14,9 @@ _REPLAY_GOALS: Final = {LUA_KEEPING: 1.5}
 _P50_GOAL_MS = 2
 _P99_GOAL_MS = 8
 _KB_GOAL = 40
+_CAUGHT_GOAL = 0.99
+_MEMORY_HEAD: Final = ("", "held", "KB each", "MB before", "MB held", "s to hold", "errors")
+_LATE_P99_GOALS_MS: Final = (5, 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +27,15 @@ class Report:
     replay: Comparison | None = None
     latency: Sequence[Latency] = ()
     memory: Sequence[Memory] = ()
+    day: Sequence[DayRow] = ()
+    followers: Followers | None = None
 
     @property
     def errors(self) -> int:
         """Answers that were wrong or never came."""
         compared = [row for comparison in (self.lead, self.replay) if comparison is not None for row in comparison.rows]
-        rows: tuple[Cpu | Latency | Memory, ...] = (*compared, *self.latency, *self.memory)
-        return sum(row.errors for row in rows)
+        rows: tuple[Cpu | Latency | Memory | DayRow, ...] = (*compared, *self.latency, *self.memory, *self.day)
+        return sum(row.errors for row in rows) + (self.followers.errors if self.followers is not None else 0)
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -41,6 +48,10 @@ def lines(report: Report) -> Iterator[str]:
         yield from _latency(report.latency)
     if report.memory:
         yield from _memory(report.memory)
+    if report.day:
+        yield from _day(report.day)
+    if report.followers is not None:
+        yield from _followers(report.followers)
     if not has_nginx():
         yield "nginx with Lua is not installed here: its rows are missing"
     if report.errors:
@@ -91,26 +102,80 @@ def _latency_cells(row: Latency) -> Sequence[str]:
 
 def _memory(rows: Sequence[Memory]) -> Iterator[str]:
     yield "Memory of a held request: resident memory while the upstream waits, less that before"
-    yield from _table(
-        ("", "held", "KB each", "MB before", "MB held", "s to hold", "errors"),
-        [
-            (
-                row.peer,
-                f"{row.held}",
-                f"{row.kb_each:.1f}",
-                f"{row.rss_before_mb:.0f}",
-                f"{row.rss_held_mb:.0f}",
-                f"{row.seconds_to_hold:.1f}",
-                f"{row.errors}",
-            )
-            for row in rows
-        ],
-    )
+    yield from _table(_MEMORY_HEAD, [_memory_cells(row) for row in rows])
     yield f"  goal: {HOLD} at once in one process, <= {_KB_GOAL} KB each"
-    wanted = min(row.wanted for row in rows)
-    if wanted < HOLD:
-        yield f"  the limit of open files allows {wanted} here"
+    yield from _allowed(min(row.wanted for row in rows), HOLD)
     yield ""
+
+
+def _memory_cells(row: Memory) -> Sequence[str]:
+    return (
+        row.peer,
+        f"{row.held}",
+        f"{row.kb_each:.1f}",
+        f"{row.rss_before_mb:.0f}",
+        f"{row.rss_held_mb:.0f}",
+        f"{row.seconds_to_hold:.1f}",
+        f"{row.errors}",
+    )
+
+
+def _allowed(wanted: int, goal: int) -> Iterator[str]:
+    if wanted < goal:
+        yield f"  asked for, or allowed by the limit of open files: {wanted}"
+
+
+def _day(rows: Sequence[DayRow]) -> Iterator[str]:
+    one = rows[0]
+    yield f"A day of {one.requests} requests, {one.duplicates} of them true duplicates; {one.needed} calls are needed"
+    yield from _table(
+        ("", "calls", "saved", "saved %", "caught %", "replayed: another's", "no facts", "sent late p99 ms", "errors"),
+        [_day_cells(row) for row in rows],
+    )
+    yield f"  goal: {GATEWAY}: >= {_CAUGHT_GOAL:.0%} of the true duplicates caught, nothing replayed falsely"
+    yield "  falsely: another question's answer; no fact (an error), to somebody who asked after it was given"
+    yield ""
+
+
+def _day_cells(row: DayRow) -> Sequence[str]:
+    return (
+        row.peer,
+        f"{row.calls}",
+        f"{row.saved}",
+        f"{row.saved / row.requests:.1%}",
+        f"{row.caught_share:.2%}",
+        f"{row.others_answers}",
+        f"{row.replayed_no_facts}",
+        f"{row.late_p99_ms:.2f}",
+        f"{row.errors}",
+    )
+
+
+def _followers(found: Followers) -> Iterator[str]:
+    memory = found.memory
+    yield f"Followers of one flight: memory of {memory.held} requests that cost {_calls(found.memory_calls)}"
+    yield from _table(_MEMORY_HEAD, [_memory_cells(memory)])
+    yield f"  goal: {FOLLOWERS} at once, one call, <= {_KB_GOAL} KB each"
+    yield from _allowed(memory.wanted, FOLLOWERS)
+    yield ""
+    yield f"Lateness of {found.late_followers} followers on each replica, after the leader has its answer"
+    goals = [f"<= {goal}" for goal in _LATE_P99_GOALS_MS]
+    yield from _table(
+        ("", "p50 ms", "p99 ms", "goal", "p50 ms of all", "p99 ms of all"),
+        [_late_cells(row, goal) for row, goal in zip(found.lateness, goals, strict=True)],
+    )
+    yield f"  of all: since the upstream was told to answer; the leader has it after {found.leader_since_ms:.1f} ms"
+    yield f"  {found.rounds} rounds cost {_calls(found.round_calls)}; the load read for {found.reading_ms:.1f} ms"
+    yield ""
+
+
+def _calls(count: int) -> str:
+    return f"{count} call{'s' * (count != 1)}"
+
+
+def _late_cells(row: Lateness, goal: str) -> Sequence[str]:
+    late = (f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}")
+    return (row.replica, *late, goal, f"{row.since_p50_ms:.2f}", f"{row.since_p99_ms:.2f}")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
