@@ -19,11 +19,10 @@ from bench.measure import Memory, Progress
 from bench.messages import ANSWERED_BYTES, CALLS_METRIC, REPLAYED_BYTES
 from bench.peers import GATEWAY, proxy, upstream, valkey
 from bench.processes import allow_descriptors, line_of, module, other_core, talking
-from bench.scrape import metric
+from bench.scrape import IN_FLIGHT, metric
 
 FOLLOWERS: Final = 15_000
 LATE_FOLLOWERS: Final = 200
-_IN_FLIGHT: Final = "eligibility_gateway_requests_in_flight"
 _ROUNDS_A_RUN: Final = 3
 _REPLICAS: Final = ("the leader's replica", "another replica")
 
@@ -88,7 +87,7 @@ def _memory(wanted: int) -> tuple[Memory, int]:
     with upstream() as upstream_port, proxy(GATEWAY, upstream_port) as peer:
         measure.warm_up(peer)
         before = metric(upstream_port, CALLS_METRIC)
-        gauge = f"{peer.admin_port}:{_IN_FLIGHT}"
+        gauge = f"{peer.admin_port}:{IN_FLIGHT}"
         one_question = ("--members", "1", "--expected", str(ANSWERED_BYTES), str(REPLAYED_BYTES))
         found = measure.hold(peer, GATEWAY, upstream_port, wanted, gauge, *one_question)
         return found, metric(upstream_port, CALLS_METRIC) - before

@@ -23,9 +23,8 @@ import uvloop
 
 from bench.load import Connection, connected, patiently, quantile_ms
 from bench.messages import ANSWERED_BYTES, HELD_METRIC, PATH_HELD, PATH_RELEASE, REPLAYED_BYTES, Requests
-from bench.scrape import metric
+from bench.scrape import IN_FLIGHT, metric
 
-_IN_FLIGHT: Final = "eligibility_gateway_requests_in_flight"
 _RELEASE: Final = f"GET {PATH_RELEASE} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 _POLL_S: Final = 0.02
 _PATIENCE_S: Final = 15.0
@@ -98,7 +97,7 @@ async def rounds(replicas: Sequence[Replica], upstream_port: int, token: str, fo
         for line in (line for of_one in lines for line in of_one):
             line.send(question)
         for number, replica in enumerate(replicas):
-            await _until(replica.admin_port, _IN_FLIGHT, followers + (number == 0))
+            await _until(replica.admin_port, IN_FLIGHT, followers + (number == 0))
         await asyncio.sleep(_SETTLE_S)
         before_s, released_at = time.process_time(), time.perf_counter()
         releasing.send(_RELEASE)

@@ -161,10 +161,10 @@ def _followers(found: Followers) -> Iterator[str]:
     yield f"Lateness of {found.late_followers} followers on each replica, after the leader has its answer"
     goals = [f"<= {goal}" for goal in _LATE_P99_GOALS_MS]
     yield from _table(
-        ("", "p50 ms", "p99 ms", "goal", "p50 ms of all", "p99 ms of all"),
+        ("", "p50 ms", "p99 ms", "goal", "since upstream: p50 ms", "p99 ms"),
         [_late_cells(row, goal) for row, goal in zip(found.lateness, goals, strict=True)],
     )
-    yield f"  of all: since the upstream was told to answer; the leader has it after {found.leader_since_ms:.1f} ms"
+    yield f"  since the upstream was told to answer; the leader has its own after {found.leader_since_ms:.1f} ms"
     yield f"  {found.rounds} rounds cost {_calls(found.round_calls)}; the load read for {found.reading_ms:.1f} ms"
     yield ""
 

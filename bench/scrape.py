@@ -5,6 +5,7 @@ from typing import Final
 
 from bench.messages import PATH_RELEASE
 
+IN_FLIGHT: Final = "eligibility_gateway_requests_in_flight"
 _HOST: Final = "127.0.0.1"
 _PATIENCE_S: Final = 15.0
 

@@ -12,6 +12,7 @@ from bench.day import day_row
 from bench.day_load import Judge, Seen
 from bench.inquiries import Inquiry, inquiry, near_misses
 from bench.peers import BYTES, GATEWAY
+from bench.report import Report, lines
 from bench.schedule import PATH_X12, Asked, Script, day, script
 from bench.writing import SERVICES, as_json, as_x12
 from gateway.dedup.compare import compare, field_rules
@@ -134,3 +135,13 @@ def test_a_second_call_for_a_fact_is_a_duplicate_missed_and_one_for_no_fact_is_n
     calls = {question_with("eligible"): 3, question_with("payer_unavailable"): 5}
     row = day_row(GATEWAY, plan, seen, calls)
     assert (row.calls, row.duplicates - row.caught) == (8, 2)
+
+
+def test_the_report_says_what_was_caught_and_counts_a_false_replay_of_the_gateway() -> None:
+    seen = Seen(answers=0, left=0, others_answers=1, replayed_no_facts=0, errors=0, late_p99_ms=0.0)
+    found = Report(day=[day_row(GATEWAY, day(SEED, 20), seen, {})])
+    text = "\n".join(lines(found))
+    assert "100.00%" in text
+    assert "goal: gateway: >= 99% of the true duplicates caught, nothing replayed falsely" in text
+    assert found.errors == 1
+    assert "ERRORS: 1 requests" in text
