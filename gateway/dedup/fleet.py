@@ -185,7 +185,7 @@ class Fleet:
         return await self._finish(terms, owner, answer, given_at, is_fresh=False)
 
     async def publish_later(self, terms: Terms, owner: str, answer: Answer) -> None:
-        """Try for a while what Redis would not take: an answer that was paid for."""
+        """Try for a while what Redis would not take: an answer was paid for, and somebody elsewhere may wait for it."""
         for pause_s in _PUBLISH_AFTER_S:
             await asyncio.sleep(pause_s)
             with suppress(StoreUnavailable):

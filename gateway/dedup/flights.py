@@ -214,7 +214,7 @@ class Flights:
             if lease is not None:  # else nobody elsewhere waits for it, and nobody here shall wait for Redis again
                 with suppress(StoreUnavailable):
                     return await self._fleet.publish(flight.terms, flight.owner, answer)
-            if answer.outcome and len(self._tasks) < MAX_FOLLOWERS:
+            if len(self._tasks) < MAX_FOLLOWERS:  # an error too: a lease may stand there, and people wait for its end
                 self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
             return 0.0
         finally:
