@@ -283,9 +283,15 @@ class Store:
 
 
 async def close_client(client: Client) -> None:
-    """Close a client's connections; redis-py leaves those to the Sentinels open."""
+    """Close a client's connections.
+
+    Redis-py leaves open those to the Sentinels, and those to a cluster that it has not found again after a failure.
+    """
     await client.aclose()
-    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
+    if isinstance(client, RedisCluster):
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await client.nodes_manager.aclose(nodes)
+    elif isinstance(client.connection_pool, SentinelConnectionPool):
         for sentinel in client.connection_pool.sentinel_manager.sentinels:
             await sentinel.aclose()
 

@@ -74,8 +74,8 @@ def environment(upstream_url: str, redis_url: str, **more: str) -> dict[str, str
 
 
 @asynccontextmanager
-async def run_gateway(variables: dict[str, str]) -> AsyncIterator[Running]:
-    """Run a gateway in this loop."""
+async def run_gateway(variables: dict[str, str], *, drain_s: float = 10) -> AsyncIterator[Running]:
+    """Run a gateway in this loop; without `drain_s` it ends at once, whatever it would still like to store."""
     output = io.BytesIO()
     async with (
         open_gateway(read_settings(variables), open_log("debug", output)) as gateway,
@@ -89,7 +89,7 @@ async def run_gateway(variables: dict[str, str]) -> AsyncIterator[Running]:
             session,
             output,
         )
-        await gateway.drain(10, asyncio.Event())
+        await gateway.drain(drain_s, asyncio.Event())
 
 
 @pytest.fixture

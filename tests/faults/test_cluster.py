@@ -1,0 +1,116 @@
+"""A cluster that loses a node, or moves a slot, under a gateway that serves."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+from redis.exceptions import ResponseError
+
+from tests.e2e.conftest import Running, about, environment, run_gateway
+from tests.faults.conftest import Answering, metric
+from tests.running import eventually
+from tests.servers import Server, bundled, cluster, cluster_url
+
+MEMBERS = 12
+HIT = "eligibility-gateway; hit;"
+
+
+def flights(node: Server) -> set[bytes]:
+    return set(node.client.keys("eg:flight:*"))
+
+
+async def ask(gateway: Running, member: object) -> str:
+    reply = await gateway.submit(about(member))
+    assert reply.status == 200
+    assert (await reply.json())["member"] == f"TESTMEMBER-{member}"
+    return reply.headers["Cache-Status"]
+
+
+async def spread(gateway: Running, nodes: list[Server]) -> dict[int, list[int]]:
+    """Ask about everybody; return whose answers each node holds."""
+    members: dict[int, list[int]] = {number: [] for number in range(len(nodes))}
+    for member in range(MEMBERS):
+        before = [flights(node) for node in nodes]
+        assert "stored" in await ask(gateway, member)
+        (owner,) = (i for i, node in enumerate(nodes) if flights(node) - before[i])
+        members[owner].append(member)
+    assert all(members.values())
+    return members
+
+
+@pytest.fixture
+async def answering() -> AsyncIterator[Answering]:
+    one = Answering()
+    async with one.upstream:
+        yield one
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[Server]]:
+    """A cluster that a test may hurt."""
+    with cluster(bundled()) as found:
+        yield found
+
+
+async def test_a_node_that_is_killed_takes_only_its_own_answers_along(
+    nodes: list[Server], answering: Answering
+) -> None:
+    async with run_gateway(environment(answering.upstream.url, cluster_url(nodes)), drain_s=0) as gateway:
+        *others, lost = (await spread(gateway, nodes)).values()
+        healthy = [member for members in others for member in members]
+        nodes[-1].process.kill()
+        for number, member in enumerate(lost):
+            assert (await ask(gateway, member)).endswith("detail=store_unavailable")
+            # Also within one pipeline: a node that refuses takes no other's commands with it.
+            statuses = await asyncio.gather(*(ask(gateway, one) for one in (*healthy, f"new-{number}")))
+            assert all(status.startswith(HIT) for status in statuses[:-1])
+        assert max(answering.calls.values()) == 2
+        assert await metric(gateway, "dedup_lost_leases_total") == 0
+
+
+async def test_a_node_that_is_frozen_is_used_again_when_it_thaws(nodes: list[Server], answering: Answering) -> None:
+    async with run_gateway(environment(answering.upstream.url, cluster_url(nodes))) as gateway:
+        await spread(gateway, nodes)
+        nodes[-1].process.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            await asyncio.gather(*(ask(gateway, member) for member in range(MEMBERS) for _ in range(3)))
+        nodes[-1].process.send_signal(signal.SIGCONT)
+        assert max(answering.calls.values()) <= 3  # as many as rounds
+
+        async def is_whole() -> bool:
+            return all([(await ask(gateway, member)).startswith(HIT) for member in range(MEMBERS)])
+
+        await eventually(is_whole, 60)
+        assert await metric(gateway, "dedup_lost_leases_total") == 0
+
+
+async def test_a_slot_that_moves_takes_its_answers_along(
+    started: Callable[[str], tuple[str, list[Server]]], answering: Answering
+) -> None:
+    url, nodes = started("cluster")
+    for node in nodes:
+        node.client.flushall()
+    variables = environment(answering.upstream.url, url)
+    async with run_gateway(variables) as one, run_gateway(variables) as two:
+        assert "stored" in await ask(one, "kept")
+        (source,) = (node for node in nodes if flights(node))
+        target = next(node for node in nodes if node is not source)
+        (key,) = flights(source)
+        slot = source.client.execute_command("CLUSTER", "KEYSLOT", key)
+        names = {node: node.client.execute_command("CLUSTER", "MYID").decode() for node in (source, target)}
+        target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+        assert (await ask(one, "kept")).startswith(HIT)
+        source.client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        assert (await ask(one, "kept")).startswith(HIT)  # ASK
+        assert (await ask(two, "kept")).startswith(HIT)
+        for node in (target, source, *nodes):
+            with suppress(ResponseError):
+                node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+        assert (await ask(one, "kept")).startswith(HIT)  # MOVED
+        assert (await ask(two, "kept")).startswith(HIT)
+        assert flights(target) == {key}
+        assert [await metric(gateway, "redis_errors_total") for gateway in (one, two)] == [0, 0]
+    assert answering.calls == {"TESTMEMBER-kept": 1}
