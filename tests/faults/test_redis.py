@@ -41,7 +41,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 async def gateway(own_valkey: EmbeddedValkey, upstream: ScriptedUpstream) -> AsyncIterator[Running]:
-    async with run_gateway(environment(upstream.url, own_valkey.url)) as one:
+    async with run_gateway(environment(upstream.url, own_valkey.url), drain_s=0) as one:
         yield one
 
 
