@@ -20,6 +20,7 @@ import uuid_utils
 from aiohttp import web
 
 from gateway.breaker import Breaker
+from gateway.connect import StoreUrlError, connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
 from gateway.dedup.step import DedupStep
@@ -38,7 +39,7 @@ from gateway.policy.files import PolicySet, load
 from gateway.policy.model import ANONYMOUS
 from gateway.sealing import Key, Sealing, new_key
 from gateway.settings import Address, Settings, variable
-from gateway.store import Store, StoreUnavailable, StoreUrlError, connect
+from gateway.store import Store, StoreUnavailable
 from gateway.subscription import Subscription
 from gateway.telemetry.log import Log, log_record
 from gateway.telemetry.metrics import Metrics

@@ -230,10 +230,11 @@ def forget_command(
 
     Exit codes: 0 done, and it says how many answers were forgotten; 1 Redis does not answer; 2 the command is wrong.
     """
+    from gateway.connect import StoreUrlError
     from gateway.dedup.canonical import NotCanonical
     from gateway.forget import forget, patterns
     from gateway.sealing import Sealing
-    from gateway.store import StoreUnavailable, StoreUrlError
+    from gateway.store import StoreUnavailable
 
     if everything == (body is not None or subtenant is not None):
         _fail("found no choice of what to forget, or two, expected --body and/or --subtenant, or --all")

@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Final
 
+from gateway.connect import connect
 from gateway.dedup.compare import field_rules
 from gateway.dedup.fingerprint import KEY_PREFIX, Naming, questions_of, subtenant_pattern
 from gateway.dedup.store import FlightStore
 from gateway.policy.files import PolicySet
 from gateway.sealing import Sealing
 from gateway.settings import Settings
-from gateway.store import Store, connect
+from gateway.store import Store
 
 _AT_ONCE: Final = 200
 

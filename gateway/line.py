@@ -21,7 +21,7 @@ import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
-_CONNECT_S: Final = 1.0  # with TLS, AUTH and a Sentinel to be asked; a batch waits no longer than its own time
+CONNECT_S: Final = 1.0  # with TLS, AUTH and a Sentinel to be asked; a batch waits no longer than its own time
 _SENDS: Final = 2
 _INSIST_S: Final = 0.1
 _NOT_YET: Final = object()
@@ -147,7 +147,7 @@ class Line:
     async def _open(self) -> None:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
             self._session = _Session(connection, self._ended)
         except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors

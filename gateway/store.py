@@ -1,9 +1,7 @@
 """The connection to Redis, and the one way in which rooms' stores use it.
 
-Facts (redis-py 8.1)
-- Its defaults would hold a request for a minute: 5 s timeouts, ten retries.
-- Called once per command it costs more than everything else a request does. So the commands that the requests of one
-  loop tick ask for travel as one batch, on one line for each server.
+Fact (redis-py 8.1): called once per command it costs more than everything else a request does. So the commands that
+the requests of one loop tick ask for travel as one batch, on one line for each server.
 
 Rules
 - Every call ends within `TIMEOUT_S`, whatever Redis does, in a value or in StoreUnavailable.
@@ -15,45 +13,34 @@ Rules
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
-from urllib.parse import SplitResult, urlsplit
 
 import hiredis
 from msgspec import Struct
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SentinelConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, RedisError
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.breaker import Breaker
-from gateway.line import Answers, Batch, Line
+from gateway.connect import TIMEOUT_S, Client, close_client, node_client
+from gateway.line import CONNECT_S, Answers, Batch, Line
 
-TIMEOUT_S: Final = 0.25
-_POOL_CONNECTIONS: Final = 32
 _SCAN_COUNT: Final = 500
 _BY_DIGEST, _BY_SOURCE = "EVALSHA", "EVAL"
 _MOVED: Final = frozenset({"MOVED", "ASK"})
 _ANSWER: Final = "answer"  # the reason of what is wrong with one command, and not with the server
-_NODE_OPTIONS: Final = frozenset(
-    {"username", "password", "credential_provider", "protocol", "socket_timeout", "socket_connect_timeout"},
-)
-
 # The server's own clock, for the scripts of rooms: the clocks of replicas never matter.
 LUA_NOW_MS: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 
 Argument = str | bytes | int
-Client = Redis | RedisCluster
 
 
 class StoreUnavailable(Exception):
     """Redis did not do it: it is unreachable, slow, full, read-only, or speaks nonsense."""
-
-
-class StoreUrlError(ValueError):
-    """The Redis URL cannot be used; the message does not repeat it, for it may hold a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +84,9 @@ class _Call(Struct, frozen=True):
 
 
 class _Server(Struct, frozen=True):
-    """One server, the only one or a node of a cluster."""
+    """One server: a node of a cluster under its name, or the only one, which has none."""
 
+    name: str
     line: Line
     breaker: Breaker | None
 
@@ -116,10 +104,11 @@ class Store:
         self._client = client
         self._on_error = on_error
         self._new_breaker = new_breaker
-        self._servers: dict[tuple[str, int] | None, _Server] = {}
+        self._servers: dict[str, _Server] = {}
         self._waiting: list[_Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._knows_nodes = False
+        self._is_looking = False
         self._is_closed = False
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
@@ -136,7 +125,7 @@ class Store:
     async def ping(self) -> None:
         """Return if Redis answers. Raises StoreUnavailable."""
         try:
-            async with asyncio.timeout(4 * TIMEOUT_S):  # a first connection, perhaps with TLS and AUTH
+            async with asyncio.timeout(CONNECT_S):
                 await self._client.ping()
         except Exception as error:  # redis-py raises more than its own errors, of a cluster for instance
             raise StoreUnavailable(_reason(error)) from error
@@ -168,11 +157,12 @@ class Store:
         elif isinstance(self._client, RedisCluster):
             self._own(self._to_nodes(self._client, calls), calls)
         else:
-            self._send(self._server(None, self._client), calls)
+            client = self._client
+            self._send(self._server("", lambda: client), calls)
 
     async def _to_nodes(self, cluster: RedisCluster, calls: Sequence[_Call]) -> None:
         """Send to each node what is its own: redis-py refuses scripts in its pipelines for clusters."""
-        by_place: dict[tuple[str, int], list[_Call]] = {}
+        by_node: dict[str, tuple[ClusterNode, list[_Call]]] = {}
         try:
             if not self._knows_nodes:
                 async with asyncio.timeout(TIMEOUT_S):
@@ -181,20 +171,20 @@ class Store:
             for call in calls:
                 node = cluster.get_node_from_key(call.key.decode())
                 if node is None:
-                    raise ClusterDownError("no node has this slot")
-                by_place.setdefault((node.host, int(node.port)), []).append(call)
-        except (RedisError, OSError, TimeoutError) as error:
+                    raise RedisClusterException("no node has this slot")
+                by_node.setdefault(node.name, (node, []))[1].append(call)
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._on_error(_reason(error))
             self._fail(calls, _reason(error))
             return
-        for place, part in by_place.items():
-            self._send(self._servers.get(place) or self._server(place, node_client(cluster, *place)), part)
+        for name, (node, part) in by_node.items():
+            self._send(self._server(name, partial(node_client, cluster, node.host, int(node.port))), part)
 
-    def _server(self, place: tuple[str, int] | None, client: Redis) -> _Server:
-        server = self._servers.get(place)
+    def _server(self, name: str, client: Callable[[], Redis]) -> _Server:
+        server = self._servers.get(name)
         if server is None:
             breaker = self._new_breaker() if self._new_breaker is not None else None
-            server = self._servers[place] = _Server(Line(client.connection_pool), breaker)
+            server = self._servers[name] = _Server(name, Line(client().connection_pool), breaker)
         return server
 
     def _send(self, server: _Server, calls: Sequence[_Call]) -> None:
@@ -219,11 +209,11 @@ class Store:
     ) -> None:
         if isinstance(answers, BaseException):
             self._judge(server, is_alive=False)
-            if isinstance(answers, TimeoutError) or not isinstance(self._client, RedisCluster):
-                self._on_error(_reason(answers))
-                self._fail(calls, _reason(answers))
-            else:
-                self._own(self._elsewhere(self._client, calls, give_up_at), calls)
+            self._on_error(_reason(answers))
+            self._fail(calls, _reason(answers))
+            if isinstance(self._client, RedisCluster) and not self._is_looking and not self._is_closed:
+                self._is_looking = True
+                self._own(self._look_for(self._client, server.name), ())
             return
         unknown: list[_Call] = []  # a restart, a failover or SCRIPT FLUSH: send the sources along
         moved: list[_Call] = []
@@ -256,11 +246,20 @@ class Store:
             try:
                 async with asyncio.timeout_at(give_up_at):
                     call.settle(await cluster.execute_command(*call.words(_BY_SOURCE)))
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
                 self._on_error(_reason(error))
                 call.fail(_reason(error))
 
         await asyncio.gather(*(ask(call) for call in calls))
+
+    async def _look_for(self, cluster: RedisCluster, lost: str) -> None:
+        """Ask the other nodes who has the slots of one that is silent: it sends nobody elsewhere itself."""
+        try:
+            with suppress(RedisError, RedisClusterException, OSError, TimeoutError):
+                async with asyncio.timeout(CONNECT_S):
+                    await cluster.nodes_manager.initialize(last_failed_node_name=lost)
+        finally:
+            self._is_looking = False
 
     def _judge(self, server: _Server, *, is_alive: bool) -> None:
         if server.breaker is not None:
@@ -280,90 +279,6 @@ class Store:
         # Perhaps before it began, perhaps because redis-py could not read an answer: whoever waits is told.
         if task.cancelled() or task.exception() is not None:
             self._fail(calls, "closed" if task.cancelled() else _ANSWER)
-
-
-async def close_client(client: Client) -> None:
-    """Close a client's connections.
-
-    Redis-py leaves open those to the Sentinels, and those to a cluster that it has not found again after a failure.
-    """
-    await client.aclose()
-    if isinstance(client, RedisCluster):
-        for nodes in ("nodes_cache", "startup_nodes"):
-            await client.nodes_manager.aclose(nodes)
-    elif isinstance(client.connection_pool, SentinelConnectionPool):
-        for sentinel in client.connection_pool.sentinel_manager.sentinels:
-            await sentinel.aclose()
-
-
-def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
-    """Return an ordinary client for one node of a cluster."""
-    options = cluster.connection_kwargs
-    kept = {name: value for name, value in options.items() if name in _NODE_OPTIONS or name.startswith("ssl_")}
-    kept["retry"] = Retry(NoBackoff(), 0)
-    pool = BlockingConnectionPool(
-        connection_class=options["connection_class"], host=host, port=port, **kept, **_pool_options()
-    )
-    return Redis.from_pool(pool)
-
-
-def connect(url: str) -> Client:
-    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
-    parts = urlsplit(url)
-    try:
-        match parts.scheme:
-            case "redis" | "rediss" if not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
-                # redis-py would take a database that is no number for the first one.
-                raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
-            case "redis" | "rediss" | "unix":
-                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
-            case "redis+sentinel":
-                return _sentinel(parts)
-            case "redis+cluster":
-                return RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **_options())
-            case _:
-                raise StoreUrlError(
-                    f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel or "
-                    "redis+cluster",
-                )
-    except StoreUrlError:
-        raise
-    except Exception:  # noqa: BLE001 - an option that redis-py does not know is a TypeError, and so on
-        raise StoreUrlError("the URL cannot be read, expected for instance redis://host:6379/0") from None
-
-
-def _sentinel(parts: SplitResult) -> Redis:
-    """`redis+sentinel://[user:password@]host:port[,host:port…]/SERVICE[/DB]`."""
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    user, _, password = credentials.partition(":") if at else ("", "", "")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service:
-        raise StoreUrlError("no service is named, expected redis+sentinel://host:26379/SERVICE")
-    nodes = [(host, int(port or 26379)) for host, _, port in (node.partition(":") for node in hosts.split(","))]
-    sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates it in part
-        nodes, sentinel_kwargs=_options(), **_options()
-    )
-    client: Redis = sentinel.master_for(
-        service,
-        db=int(database or 0),
-        username=user or None,
-        password=password or None,
-        max_connections=_POOL_CONNECTIONS,
-    )
-    return client
-
-
-def _options() -> dict[str, Any]:
-    return {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 3,
-    }
-
-
-def _pool_options() -> dict[str, Any]:
-    return {"max_connections": _POOL_CONNECTIONS, "timeout": TIMEOUT_S}
 
 
 def _reason(error: BaseException) -> str:

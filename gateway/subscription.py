@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from gateway.store import Client, close_client, node_client
+from gateway.connect import Client, close_client, node_client
 
 _SILENCE_S: Final = 5.0  # then we ask whether anybody is there, and after as long again we connect anew
 _PAUSE_FIRST_S: Final = 0.1

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from gateway.connect import Client, connect
 from gateway.embedded import EmbeddedValkey
-from gateway.store import Client, connect
 from tests.servers import REDIS_SERVER, Server, bundled, cluster, cluster_url, sentinel, sentinel_url, standalone
 
 _PATIENT = [HealthCheck.too_slow]  # a busy machine is no reason to fail

@@ -24,7 +24,7 @@ LAYERS = (
     ("headers", "token", "callers", "dedup", "discovery", "telemetry"),
     ("exchange",),
     ("policy",),
-    ("operations", "errors", "settings", "sealing", "store", "line", "subscription", "breaker", "embedded"),
+    ("operations", "errors", "settings", "sealing", "store", "line", "connect", "subscription", "breaker", "embedded"),
 )
 ROOMS = ("headers", "token", "callers", "dedup", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
@@ -38,7 +38,7 @@ TOPS = {
 
 # The file's name says what it may touch.
 ONLY = {
-    "redis": ("store.py", "line.py", "subscription.py", "*/store.py"),
+    "redis": ("connect.py", "line.py", "store.py", "subscription.py", "*/store.py"),
     "hiredis": ("store.py", "line.py"),
     "aiohttp": ("app.py", "http/*", "*/client.py", "*/callbacks.py", "simulator/*", "demo/*"),
     "prometheus_client": ("telemetry/metrics.py", "demo/client.py"),  # the demo scrapes as Prometheus does

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
+from gateway.connect import connect
 from gateway.embedded import EmbeddedValkey
-from gateway.store import Script, Store, StoreUnavailable, connect
+from gateway.store import Script, Store, StoreUnavailable
 
 ADD = Script.of("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 ECHO = Script.of("return ARGV[1]")

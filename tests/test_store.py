@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
+from gateway.connect import TIMEOUT_S, StoreUrlError, connect
 from gateway.embedded import EmbeddedValkey
-from gateway.store import TIMEOUT_S, Script, Store, StoreUnavailable, StoreUrlError, connect
+from gateway.store import Script, Store, StoreUnavailable
 
 ECHO = Script.of("return ARGV[1]")
 ADD = Script.of("return redis.call('INCRBY', KEYS[1], ARGV[1])")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from gateway.connect import Client, close_client
 from gateway.dedup.fleet import Fleet, Followed, Replayed, Sources, Terms
 from gateway.dedup.flights import Flights, Led
 from gateway.dedup.replay import NoAnswer, Shared
@@ -15,7 +16,7 @@ from gateway.dedup.window import window_of
 from gateway.exchange import Reply
 from gateway.policy.model import DedupClause
 from gateway.sealing import Sealing, new_key
-from gateway.store import Client, Store, StoreUnavailable, close_client
+from gateway.store import Store, StoreUnavailable
 from gateway.subscription import Subscription
 from tests.running import eventually
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 import pytest
 from redis.exceptions import ResponseError
 
+from gateway.breaker import FAILURES
 from tests.e2e.conftest import Running, about, environment, run_gateway
 from tests.faults.conftest import Answering, metric
 from tests.running import eventually
-from tests.servers import Server, bundled, cluster, cluster_url
+from tests.servers import Server, bundled, cluster, cluster_url, standalone, until
 
 MEMBERS = 12
 HIT = "eligibility-gateway; hit;"
@@ -19,6 +20,10 @@ HIT = "eligibility-gateway; hit;"
 
 def flights(node: Server) -> set[bytes]:
     return set(node.client.keys("eg:flight:*"))
+
+
+def known(node: Server) -> int:
+    return int(node.client.cluster("INFO")["cluster_known_nodes"])
 
 
 async def ask(gateway: Running, member: object) -> str:
@@ -68,6 +73,44 @@ async def test_a_node_that_is_killed_takes_only_its_own_answers_along(
             assert all(status.startswith(HIT) for status in statuses[:-1])
         assert max(answering.calls.values()) == 2
         assert await metric(gateway, "dedup_lost_leases_total") == 0
+
+
+async def test_a_node_that_is_frozen_keeps_nobody_waiting_for_the_others(
+    nodes: list[Server], answering: Answering
+) -> None:
+    for node in nodes:  # else the others refuse everything as soon as they notice
+        node.client.config_set("cluster-require-full-coverage", "no")
+    async with run_gateway(environment(answering.upstream.url, cluster_url(nodes)), drain_s=0) as gateway:
+        *others, lost = (await spread(gateway, nodes)).values()
+        healthy = {member for members in others for member in members}
+        nodes[-1].process.send_signal(signal.SIGSTOP)
+        for _ in range(FAILURES + 2):
+            statuses = await asyncio.gather(*(ask(gateway, member) for member in range(MEMBERS)))
+            assert {member for member, status in enumerate(statuses) if status.startswith(HIT)} == healthy
+        # One breaker is open, and it is that of the frozen node.
+        before = await metric(gateway, "redis_errors_total")
+        for member in lost * FAILURES:
+            assert (await ask(gateway, member)).endswith("detail=store_unavailable")
+        assert await metric(gateway, "redis_errors_total") - before < FAILURES
+
+
+async def test_a_replica_that_took_over_from_a_frozen_node_is_found(nodes: list[Server], answering: Answering) -> None:
+    *_, frozen = nodes
+    with standalone(bundled(), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000") as replica:
+        name = frozen.client.execute_command("CLUSTER", "MYID").decode()
+        replica.client.execute_command("CLUSTER", "MEET", "127.0.0.1", frozen.port)
+        until(lambda: replica.client.execute_command("CLUSTER", "REPLICATE", name))
+        until(lambda: replica.client.info("replication")["master_link_status"] == "up")
+        until(lambda: all(known(node) == 4 for node in nodes))
+        async with run_gateway(environment(answering.upstream.url, cluster_url(nodes))) as gateway:
+            *_, lost = (await spread(gateway, nodes)).values()
+            frozen.process.send_signal(signal.SIGSTOP)
+
+            async def is_replayed() -> bool:
+                return all([(await ask(gateway, member)).startswith(HIT) for member in lost])
+
+            await eventually(is_replayed, 60)
+            assert replica.client.info("replication")["role"] == "master"
 
 
 async def test_a_node_that_is_frozen_is_used_again_when_it_thaws(nodes: list[Server], answering: Answering) -> None:

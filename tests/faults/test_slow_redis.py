@@ -9,6 +9,7 @@ from gateway.breaker import FAILURES
 from tests.e2e.conftest import about, environment, run_gateway
 from tests.faults.conftest import Answering, metric, settled
 from tests.faults.proxy import Proxy
+from tests.running import eventually
 
 MEMBERS = 6
 
@@ -46,6 +47,21 @@ async def test_as_long_as_redis_answers_in_time_one_question_costs_one_call(
         assert [await metric(one, "dedup_lost_leases_total") for one in (far, near)] == [0, 0]
         assert [await metric(one, "redis_errors_total") for one in (far, near)] == [0, 0]
     assert set(answering.calls.values()) == {1}
+
+
+async def test_a_connection_may_take_longer_than_an_answer(proxy: Proxy) -> None:
+    answering = Answering()
+    proxy.latency_s = 0.05
+    async with (
+        answering.upstream as upstream,
+        run_gateway(environment(upstream.url, proxy.url)) as gateway,
+    ):
+
+        async def is_replayed() -> bool:
+            return (await gateway.submit(about(1))).headers["Cache-Status"].startswith("eligibility-gateway; hit;")
+
+        await eventually(is_replayed)
+        await settled(gateway)
 
 
 async def test_a_redis_that_is_too_slow_is_left_alone(proxy: Proxy) -> None:

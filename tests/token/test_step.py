@@ -9,10 +9,11 @@ from typing import Any, cast
 import pytest
 from multidict import CIMultiDict
 
+from gateway.connect import connect
 from gateway.exchange import Exchange, Inbound, Outbound, Reply
 from gateway.policy.model import Match, Policy
 from gateway.sealing import Key, Sealing
-from gateway.store import Argument, Script, Store, StoreUnavailable, connect
+from gateway.store import Argument, Script, Store, StoreUnavailable
 from gateway.token.client import TokenClient
 from gateway.token.life import Answer, Cause, Issued, NotIssued
 from gateway.token.step import Sources, TokenKeeper, TokenNotIssued, TokenStep

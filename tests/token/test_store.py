@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from gateway.connect import connect
 from gateway.sealing import Key, Sealing
-from gateway.store import Store, connect
+from gateway.store import Store
 from gateway.token.life import Cause, Issued, Token, begin, usable_life_s
 from gateway.token.store import Blocked, Claim, Lead, Stored, TokenStore, Wait
 
