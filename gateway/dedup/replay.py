@@ -8,7 +8,6 @@ Rules
 - Of the headers only those pass that describe the answer; a header that nobody thought of stays with the leader.
 """
 
-import json
 import re
 from enum import StrEnum
 from typing import Final
@@ -19,7 +18,7 @@ import orjson
 from msgspec import Struct
 from multidict import CIMultiDict
 
-from gateway.dedup.canonical import NotCanonical, not_finite, without_duplicates
+from gateway.dedup.canonical import NotCanonical, read_object
 from gateway.exchange import CORRELATION_ID, Headers, Reply
 
 SHARE_MAX_BYTES: Final = 4_194_304  # the largest answers known are a few hundred KB
@@ -186,11 +185,11 @@ def _fact(reply: Reply) -> _Fact | None:
         if places is None:
             return None
         number = orjson.loads(bytes(members["id"]))
-        status = _STATUS.decode(bytes(members["status"]).decode())["value"]
+        status = read_object(bytes(members["status"]))["value"]
         kind = orjson.loads(bytes(members.get("sourceType", b"null")))
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError, NotCanonical):
         return None
-    if not isinstance(number, str) or not number or not isinstance(status, str):
+    if not isinstance(number, str) or not number or type(status) is not str:  # a number is a str of another kind
         return None
     return _Fact(body, places, status, kind == _DUPLICATE)
 
@@ -222,4 +221,3 @@ def _value_begins(body: bytes, at: int, name: str) -> int:
 _PACK: Final = msgspec.msgpack.Encoder()
 _UNPACK: Final = msgspec.msgpack.Decoder(tuple[float, Landing])
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_STATUS: Final = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=not_finite)
