@@ -12,7 +12,7 @@ Rules
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,18 +65,22 @@ class _Flight:
     def land(self, outcome: Outcome) -> None:
         """Tell everybody who joined, after what is just being sent; so many at a time that nobody else waits long."""
         self.outcome = outcome
-        followers, self.followers = self.followers, set()
-        loop = asyncio.get_running_loop()
-        waiting = iter(followers)
+        if self.followers:
+            followers, self.followers = self.followers, set()
+            _wake(iter(followers), outcome)
 
-        def wake() -> None:
-            for follower in islice(waiting, _WAKE):
-                if not follower.done():
-                    follower.set_result(outcome)
-            if length_hint(waiting):
-                loop.call_soon(wake)
 
-        loop.call_soon(wake)
+def _wake(followers: "Iterator[asyncio.Future[Outcome]]", outcome: Outcome) -> None:
+    """In the next tick, and in those after it."""
+    asyncio.get_running_loop().call_soon(_tell, followers, outcome)
+
+
+def _tell(followers: "Iterator[asyncio.Future[Outcome]]", outcome: Outcome) -> None:
+    for follower in islice(followers, _WAKE):
+        if not follower.done():
+            follower.set_result(outcome)
+    if length_hint(followers):
+        _wake(followers, outcome)
 
 
 class Flights:
