@@ -11,7 +11,17 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from gateway.connect import Client, connect
 from gateway.embedded import EmbeddedValkey
-from tests.servers import REDIS_SERVER, Server, bundled, cluster, cluster_url, sentinel, sentinel_url, standalone
+from tests.servers import (
+    REDIS_SERVER,
+    Server,
+    bundled,
+    cluster,
+    cluster_url,
+    over_tls,
+    sentinel,
+    sentinel_url,
+    standalone,
+)
 
 _PATIENT = [HealthCheck.too_slow]  # a busy machine is no reason to fail
 settings.register_profile("fast", max_examples=100, deadline=None, suppress_health_check=_PATIENT)
@@ -48,7 +58,17 @@ def own_valkey() -> Iterator[EmbeddedValkey]:
 
 # --- every kind of server that the gateway can be pointed at --------------------------------------------------------
 
-KINDS = ("valkey", "resp2", "python-parser", "redis7", "redis7-resp2", "sentinel", "cluster", "redis7-cluster")
+KINDS = (
+    "valkey",
+    "resp2",
+    "python-parser",
+    "redis7",
+    "redis7-resp2",
+    "redis7-tls",
+    "sentinel",
+    "cluster",
+    "redis7-cluster",
+)
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +93,9 @@ def _start(stack: ExitStack, kind: str, binary: str) -> tuple[str, list[Server]]
         case "sentinel":
             primary, _, sentinels = stack.enter_context(sentinel(binary))
             return sentinel_url(sentinels), [primary]
+        case "tls":
+            server, url = stack.enter_context(over_tls(binary))
+            return url, [server]
         case "cluster":
             nodes = stack.enter_context(cluster(binary))
             return cluster_url(nodes), nodes

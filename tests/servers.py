@@ -7,10 +7,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -90,6 +96,44 @@ def standalone(binary: str, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def over_tls(binary: str) -> Iterator[tuple[Server, str]]:
+    """A server that also listens with TLS and wants a password, and the URL of its second database there."""
+    with tempfile.TemporaryDirectory(prefix="eligibility-gateway-test-") as directory:
+        certificate, key = _certificate(Path(directory))
+        port = _free_port()
+        files = (
+            "--tls-cert-file",
+            str(certificate),
+            "--tls-key-file",
+            str(key),
+            "--tls-ca-cert-file",
+            str(certificate),
+        )
+        with standalone(binary, "--tls-port", str(port), *files, "--tls-auth-clients", "no") as server:
+            server.client.acl_setuser(
+                "gateway", enabled=True, passwords=["+secret"], keys=["*"], channels=["*"], commands=["+@all"]
+            )
+            yield server, f"rediss://gateway:secret@localhost:{port}/1?ssl_ca_certs={certificate}"
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for localhost that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    files = directory / "certificate.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 @contextmanager
