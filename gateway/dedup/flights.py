@@ -60,7 +60,6 @@ class _Flight:
     outcome: Outcome | None = None
     over: asyncio.Event | None = None  # made by whoever waits for it
     renew_at: float = math.inf
-    has_lease: bool = False
 
     def land(self, outcome: Outcome) -> None:
         """Tell everybody who joined, after what is just being sent; so many at a time that nobody else waits long."""
@@ -193,7 +192,6 @@ class Flights:
     async def _lead(self, flight: _Flight, lease: Lead | None, call: Call) -> Led:
         """Make the call; tell this process, then the fleet. Raises what the call raises."""
         claimed_at = self._sources.now()
-        flight.has_lease = lease is not None
         if lease is not None and lease.attempt > 1:
             self._sources.on_takeover()
         self._renew_later(flight)
@@ -255,14 +253,11 @@ class Flights:
             self._renewing = asyncio.get_running_loop().call_later(_LOOK_S, self._renew_due)
 
     async def _renew(self, flight: _Flight) -> None:
+        """Keep the lease while the call lasts; whether it was lost is said once, by the end of the flight."""
+        may_be_ours = True
         with suppress(StoreUnavailable):
-            if await self._fleet.renew(flight.terms, flight.owner):
-                flight.has_lease = True
-            else:
-                if flight.has_lease and flight.outcome is None:
-                    self._sources.on_lost_lease()
-                return
-        if flight.outcome is None:
+            may_be_ours = await self._fleet.renew(flight.terms, flight.owner)
+        if may_be_ours and flight.outcome is None:
             self._renew_later(flight)
 
     def _own(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
