@@ -22,7 +22,9 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+MAX_BYTES: Final = 65_536  # a request has some KB; to read a megabyte would hold up everybody else
 MAX_DEPTH: Final = 32  # the contract's deepest request has six levels
+_MARKS_IN_A_ROW: Final = 30  # no language needs more (Unicode, UAX 15: the stream-safe text format)
 _EMPTY: Final[tuple[object, ...]] = ("", [], {})
 _MARK: Final = "\0"  # stands before a number that is compared as written; a string that begins with it gets another
 
@@ -39,6 +41,8 @@ class Unreadable(StrEnum):
     NOT_FINITE = "not_finite"
     NUMBER_TOO_LONG = "number_too_long"
     TOO_DEEP = "too_deep"
+    TOO_LONG = "too_long"
+    NOT_STREAM_SAFE = "not_stream_safe"
     NOT_X12 = "not_x12"
 
 
@@ -75,6 +79,8 @@ class FieldRules:
 
 def canonical_json(body: bytes, rules: FieldRules) -> dict[str, Any]:
     """Return the meaning of a body. Raises NotCanonical."""
+    if len(body) > MAX_BYTES:
+        raise NotCanonical(Unreadable.TOO_LONG)
     value = read_object(body)
     # Hardly any body has as many brackets as there may be levels, so hardly any has to be measured.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
@@ -217,12 +223,23 @@ def _set(found: list[Any]) -> list[Any]:
 
 
 def _string(text: str, *, fold: bool) -> str:
-    if text.startswith(_MARK):
-        return _MARK + text
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+        text = _composed(text)
     text = " ".join(text.split())
-    return text.lower() if fold else text  # lower, not casefold: "Strauss" and "Strauß" stay two names
+    if fold:
+        text = text.lower()  # not casefold: "Strauss" and "Strauß" stay two names
+    return _MARK + text if text.startswith(_MARK) else text
+
+
+def _composed(text: str) -> str:
+    """Return the composed form (NFC); marks in endless rows would be sorted for minutes."""
+    if len(text) > _MARKS_IN_A_ROW:
+        row = 0
+        for sign in text:
+            row = row + 1 if unicodedata.combining(sign) else 0
+            if row > _MARKS_IN_A_ROW:
+                raise NotCanonical(Unreadable.NOT_STREAM_SAFE)
+    return unicodedata.normalize("NFC", text)
 
 
 def _leave_out(value: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON value

@@ -42,7 +42,7 @@ def canonical_x12(text: str) -> list[Segment]:
     alphabet = {element, component, terminator, repetition}
     if len(alphabet) != 4 or any(sign.isalnum() or sign == " " for sign in alphabet):  # noqa: PLR2004 - four signs
         raise NotCanonical(Unreadable.NOT_X12)
-    segments = [segment.strip("\r\n ") for segment in text.split(terminator)]
+    segments = [segment.strip() for segment in text.split(terminator)]
     if segments.pop() or len(segments) < _SHORTEST:
         raise NotCanonical(Unreadable.NOT_X12)
     split = [segment.split(element) for segment in segments]

@@ -73,6 +73,7 @@ def test_these_are_one_question(one: object, two: object) -> None:
         (b'{"a":1.5}', b'{"a":"1.5"}'),
         (b'{"a":1.5}', b'{"a":"\\u00001.5"}'),
         (b'{"a":"\\u00001.5"}', b'{"a":"\\u0000\\u00001.5"}'),
+        (b'{"a":" \\u00001.5"}', b'{"a":"\\u0000\\u00001.5"}'),
         ({"lastName": "Strauß"}, {"lastName": "Strauss"}),
         ({"a": "x y"}, {"a": "xy"}),
         ({"s": {"controlNumber": "1"}}, {"s": {"controlNumber": "2"}}),

@@ -1,6 +1,7 @@
 """Two interchanges are one question, or two."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,14 @@ def test_an_interchange_that_was_cut_anywhere_is_not_canonical(cut: int) -> None
     whole = interchange(ADA, DATE)
     with pytest.raises(NotCanonical):
         canonical_x12(whole[: min(cut, len(whole) - 1)])
+
+
+@given(st.lists(st.text("A*:^ \t\u00a0", max_size=4), max_size=6))
+def test_whatever_stands_between_the_envelopes_is_read_or_refused(segments: list[str]) -> None:
+    whole = interchange(ADA)
+    head, tail = whole[:106], whole[whole.rindex("IEA") :]
+    with suppress(NotCanonical):
+        canonical_x12(head + "".join(f"{segment}~" for segment in segments) + tail)
 
 
 def x12_body(text: str, **more: str) -> bytes:

@@ -16,7 +16,9 @@ UNREADABLE = [
     (b'{"a": NaN}', "not_finite"),
     (b'{"a": ' + b"9" * 5000 + b"}", "number_too_long"),
     (b'{"a":' * 200 + b"1" + b"}" * 200, "too_deep"),
-    (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too_deep"),
+    (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "too_deep"),
+    (b'{"a":"' + b"b" * 65_536 + b'"}', "too_long"),
+    (b'{"a":"e' + "\u0315\u0300".encode() * 16 + b'"}', "not_stream_safe"),
     (b'{"a": "\xff\xfe"}', "not_utf8"),
     (b"[1]", "not_an_object"),
     (b"", "not_json"),
@@ -49,6 +51,7 @@ WHOLE = interchange(ADA)
         (WHOLE.replace("~", "\n"), ""),
         (WHOLE.replace("*", "A"), "not_x12"),
         (WHOLE + WHOLE, "not_x12"),
+        (WHOLE.replace("IEA", "\t~IEA"), "not_x12"),
         ("", "not_x12"),
     ],
 )
