@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.operations import OperationName
+from gateway.operations import QUESTIONS, OperationName
 from gateway.policy.explain import Explanation, explain
 from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.model import DedupMode
 from gateway.policy.schema import policy_schema
 from gateway.settings import Address, SettingsError, parse_address, read_settings, variable
 
@@ -178,7 +179,10 @@ class Format(StrEnum):
 
 @app.command("explain")
 def explain_command(
-    operation: Annotated[OperationName, typer.Option(help="The operation.")] = OperationName.SUBMIT_ELIGIBILITY,
+    operation: Annotated[
+        OperationName | None,
+        typer.Option(help="The operation.  [default: submit_eligibility, or its X12 form for bodies that hold X12]"),
+    ] = None,
     caller: Annotated[str, typer.Option(help="A caller's name.")] = "anonymous",
     policies: PoliciesOption = Path("policies"),
     output: Annotated[Format, typer.Option("--format", help="For people or for machines.")] = Format.TABLE,
@@ -200,9 +204,9 @@ def explain_command(
     if caller not in found.callers:
         _fail(f"--caller: found '{caller}', expected one of {', '.join(sorted(found.callers))}")
     if compare is not None:
-        _print_comparison(found, (operation, caller), compare, with_values=values)
+        _print_comparison(found, operation, caller, compare, with_values=values)
         return
-    explanation = explain(found, operation, caller)
+    explanation = explain(found, operation or OperationName.SUBMIT_ELIGIBILITY, caller)
     if output is Format.JSON:
         print(json.dumps(_as_json(explanation), indent=2))
     else:
@@ -237,26 +241,35 @@ def forget_command(
     from gateway.store import StoreUnavailable
 
     if everything == (body is not None or subtenant is not None):
-        _fail("found no choice of what to forget, or two, expected --body and/or --subtenant, or --all")
+        _fail("found no choice of what to forget, or two: choose --all, or --body and/or --subtenant")
     try:
         settings = read_settings(os.environ)
         if settings.is_embedded:
             _fail("GATEWAY_REDIS_URL: found 'embedded', expected the Redis of the gateways that run")
         name = Sealing(settings.keys).name
-        content = body.read_bytes() if body is not None else None
-        count = forget(settings, patterns(_load(settings.policies), name, body=content, subtenant=subtenant))
+        content = _body(body, "--body") if body is not None else None
+        found = _load(settings.policies)
+        if subtenant is not None and subtenant not in found.subtenants:
+            print(
+                f"--subtenant: no policy file names '{subtenant}', look again if it is no former one", file=sys.stderr
+            )
+        forgotten, others = forget(settings, patterns(found, name, body=content, subtenant=subtenant))
     except SettingsError as error:
         _fail(*(str(problem) for problem in error.problems))
-    except OSError as error:
-        _fail(f"--body: found {error.filename} ({error.strerror}), expected a file to read")
     except NotCanonical as error:
         _fail(f"--body: found a body that is never stored ({error.reason.value}), expected one that can be")
     except StoreUrlError as error:
         _fail(f"GATEWAY_REDIS_URL: {error}")
     except StoreUnavailable:
-        print("GATEWAY_REDIS_URL: found no Redis that does it, expected the Redis of the gateways", file=sys.stderr)
+        print("GATEWAY_REDIS_URL: found no Redis that answers, expected the Redis of the gateways", file=sys.stderr)
         raise typer.Exit(1) from None
-    print(f"forgot {_count(range(count), 'answer', 'answers')}")
+    print(f"forgot {_count(range(forgotten), 'answer', 'answers')}")
+    if others and not forgotten:
+        print(
+            f"{_count(range(others), 'question is', 'questions are')} stored there, none of them this one: if you "
+            "expected it, look whether GATEWAY_KEYS and the policies are those of the gateways",
+            file=sys.stderr,
+        )
 
 
 def _load(directory: Path) -> PolicySet:
@@ -298,27 +311,32 @@ def _print_table(explanation: Explanation) -> None:
 
 def _print_comparison(
     found: PolicySet,
-    asked: tuple[OperationName, str],
+    operation: OperationName | None,
+    caller: str,
     files: tuple[Path, Path],
     *,
     with_values: bool,
 ) -> None:
-    from gateway.dedup.canonical import NotCanonical
-    from gateway.dedup.compare import compare
+    from gateway.dedup.compare import compare, holds_x12, unreadable
 
-    policy = found.table.operations.get(asked)
-    if policy is None:
-        _fail(f"no policy governs {asked[0].value} by {asked[1]}: see explain without --compare")
-    try:
-        first, second = (file.read_bytes() for file in files)
-        is_x12 = asked[0] is OperationName.SUBMIT_ELIGIBILITY_X12
-        differences = compare(first, second, policy.dedup.fields, is_x12=is_x12)
-    except OSError as error:
-        _fail(f"--compare: found {error.filename} ({error.strerror}), expected two files to read")
-    except NotCanonical as error:
+    first, second = (_body(file, "--compare") for file in files)
+    if operation is None:
+        is_x12 = holds_x12(first) and holds_x12(second)
+        operation = OperationName.SUBMIT_ELIGIBILITY_X12 if is_x12 else OperationName.SUBMIT_ELIGIBILITY
+    if operation not in QUESTIONS:
         _fail(
-            f"--compare: found a body that cannot be read in exactly one way ({error.reason.value}): never deduplicated"
+            f"--operation: found {operation.value}, expected one that is deduplicated: {', '.join(sorted(QUESTIONS))}"
         )
+    policy = found.table.operations.get((operation, caller))
+    if policy is None:
+        _fail(f"no policy governs {operation.value} by {caller}: see explain without --compare")
+    is_x12 = operation is OperationName.SUBMIT_ELIGIBILITY_X12
+    for file, body in zip(files, (first, second), strict=True):
+        if (reason := unreadable(body, policy.dedup.fields, is_x12=is_x12)) is not None:
+            _fail(f"--compare: found {file} ({reason}), which cannot be read in exactly one way: never deduplicated")
+    differences = compare(first, second, policy.dedup.fields, is_x12=is_x12)
+    if policy.dedup.mode is not DedupMode.ENFORCE:
+        print(f"policy {policy.name} does not deduplicate (dedup.mode: {policy.dedup.mode.value})", file=sys.stderr)
     if not differences:
         print("one question")
         return
@@ -327,6 +345,13 @@ def _print_comparison(
         shown = f": {json.dumps(difference.first)} and {json.dumps(difference.second)}" if with_values else ""
         print(f"  {difference.path}{shown}")
     raise typer.Exit(1)
+
+
+def _body(file: Path, option: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        _fail(f"{option}: found {error.filename} ({error.strerror}), expected a file to read")
 
 
 def _fail(*messages: str) -> NoReturn:

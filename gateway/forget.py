@@ -31,23 +31,29 @@ def patterns(policies: PolicySet, name: Naming, *, body: bytes | None, subtenant
     return tuple({question.pattern(name, one): None for question in questions for one in subtenants})
 
 
-def forget(settings: Settings, wanted: Iterable[bytes]) -> int:
-    """Remove what is stored under these patterns; return how many answers that were. Raises StoreUnavailable."""
+def forget(settings: Settings, wanted: Iterable[bytes]) -> tuple[int, int]:
+    """Remove what is stored under these patterns; return how many answers that were, and how many questions are left.
+
+    These are counted only where nothing was found. Raises StoreUnavailable.
+    """
     return asyncio.run(_forget(settings, wanted))
 
 
-async def _forget(settings: Settings, wanted: Iterable[bytes]) -> int:
+async def _forget(settings: Settings, wanted: Iterable[bytes]) -> tuple[int, int]:
     runner = Store(connect(settings.redis_url.get_secret_value()), on_error=lambda _: None)
     store = FlightStore(runner, runner, Sealing(settings.keys), lambda: None)
-    forgotten = 0
+    forgotten = others = 0
     try:
         for pattern in wanted:
             async with aclosing(_in_batches(runner.scan(pattern))) as batches:
                 async for keys in batches:
                     forgotten += sum(await asyncio.gather(*(store.forget(key) for key in keys)))
+        if not forgotten:
+            async for _ in runner.scan(f"{KEY_PREFIX}*".encode()):
+                others += 1
     finally:
         await runner.close()
-    return forgotten
+    return forgotten, others
 
 
 async def _in_batches(keys: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from gateway.dedup.canonical import Difference, FieldRules, differences
-from gateway.dedup.fingerprint import Question, read_question
+from gateway.dedup.canonical import Difference, FieldRules, NotCanonical, Unreadable, differences, read_object
+from gateway.dedup.fingerprint import X12_FIELD, Question, read_question
 from gateway.policy.model import FieldsClause
 
 
@@ -14,6 +14,23 @@ def field_rules(clause: FieldsClause) -> FieldRules:
         case_folded=frozenset(clause.case_folded),
         sets=frozenset(clause.sets),
     )
+
+
+def holds_x12(body: bytes) -> bool:
+    """Whether a body holds an X12 interchange, whole or torn."""
+    try:
+        return X12_FIELD in read_object(body)
+    except NotCanonical:
+        return False
+
+
+def unreadable(body: bytes, clause: FieldsClause, *, is_x12: bool) -> Unreadable | None:
+    """Return why a body is no question; None: it is one."""
+    try:
+        read_question(body, field_rules(clause), is_x12=is_x12)
+    except NotCanonical as error:
+        return error.reason
+    return None
 
 
 def compare(first: bytes, second: bytes, clause: FieldsClause, *, is_x12: bool) -> tuple[Difference, ...]:

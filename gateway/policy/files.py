@@ -7,7 +7,7 @@ Rules
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from gateway.operations import QUESTIONS
+from gateway.policy.effects import effects
 from gateway.policy.match import Route, Table, Tie, decide
 from gateway.policy.model import ANONYMOUS, ANY, Caller, CallersFile, DedupMode, Policy
 
@@ -126,15 +126,8 @@ class PolicySet:
         return tuple(
             f"{self.sources[policy.name].place('dedup', 'mode')}: dedup.mode: {policy.dedup.mode.value} {effect}"
             for policy in active
-            for effect in _effects(policy)
+            for effect in effects(policy)
         )
-
-
-def _effects(policy: Policy) -> Iterator[str]:
-    if not {ANY, *QUESTIONS} & set(policy.match.operations):
-        yield f"has no effect: it concerns {' and '.join(sorted(QUESTIONS))}"
-    elif policy.dedup.window == 0:
-        yield "replays nothing with a window of 0s: requests at the same time share one call, later ones do not"
 
 
 def load(directory: Path) -> PolicySet:

@@ -219,12 +219,29 @@ class DedupMode(StrEnum):
     OFF = "off"
 
 
+_PERSON: Final = (
+    *("memberId", "firstName", "middleName", "lastName", "suffix", "dateOfBirth", "gender", "ssn", "groupNumber"),
+    *("idCard", "birthSequenceNumber", "medicaidRecipientIdentificationNumber"),
+)
+_SERVICE: Final = (
+    *("dateOfService", "beginningDateOfService", "endDateOfService", "serviceTypeCodes", "procedureCode"),
+    *("productOrServiceIDQualifier", "medicalProcedures"),
+)
+# Whose coverage is asked about, with whom, when and for what: two requests that differ in one of them never share.
+_ASKED: Final = (
+    *("tradingPartnerServiceId", "provider.npi", "x12"),
+    *(f"{person}.{field}" for person in ("subscriber", "dependents") for field in _PERSON),
+    *(f"encounter.{field}" for field in _SERVICE),
+)
+
+
 class FieldsClause(_Clause):
-    """Which differences between two request bodies do not make them two questions."""
+    """Which differences between two request bodies do not make them two questions. A list replaces the default."""
 
     ignored: tuple[str, ...] = Field(
         default=("controlNumber", "submitterTransactionIdentifier"),
-        description="Dotted paths of fields that do not count, such as the sender's own numbering.",
+        description="Dotted paths of fields that do not count, such as the sender's own numbering; never those that "
+        "say who is asked about, with whom, when or for what.",
     )
     case_folded: tuple[str, ...] = Field(
         default=("firstName", "lastName", "middleName", "organizationName", "suffix", "tradingPartnerName"),
@@ -234,6 +251,24 @@ class FieldsClause(_Clause):
         default=("serviceTypeCodes",),
         description="Names of fields, at any depth, that hold a list whose order does not count.",
     )
+
+    @field_validator("ignored")
+    @classmethod
+    def _says_nothing_of_the_patient(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            held = next((asked for asked in _ASKED if f"{asked}.".startswith(f"{path}.")), None)
+            if held is not None:
+                raise ValueError(
+                    f"fields that do not say what is asked: without {held} one patient gets another's answer"
+                )
+        return value
+
+    @field_validator("sets")
+    @classmethod
+    def _order_of_dependents_counts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "dependents" in value:
+            raise ValueError("lists whose order says nothing: that of dependents does")
+        return value
 
 
 Outcome = Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"]

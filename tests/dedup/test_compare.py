@@ -93,3 +93,16 @@ def test_what_cannot_be_read_in_one_way_is_said(tmp_path: Path, body: bytes) -> 
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be read in exactly one way" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bodies_that_hold_x12_are_compared_as_x12_unless_told_otherwise(tmp_path: Path) -> None:
+    pair = files(tmp_path, x12_body(interchange(ADA)), x12_body(interchange(ADA, number="000000009")))
+    done = run("explain", "--compare", *pair)
+    assert (done.returncode, done.stdout) == (0, "one question\n")
+    assert run("explain", "--operation", "submit_eligibility", "--compare", *pair).returncode == 1
+
+
+def test_what_is_never_deduplicated_is_not_compared(tmp_path: Path) -> None:
+    done = run("explain", "--operation", "get_transaction", "--compare", *files(tmp_path, b"{}", b"{}"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--operation: found get_transaction, expected one that is deduplicated")

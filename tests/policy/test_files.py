@@ -74,6 +74,24 @@ def test_what_is_valid_and_not_what_its_author_may_think_is_said(
     assert notice.startswith(f"{tmp_path}/checks.yaml:4: dedup.mode: {mode} {effect}")
 
 
+@pytest.mark.parametrize("outcomes", ["{}", "{eligible: 0s}"])
+def test_a_window_without_an_outcome_is_no_window(loaded: Loaded, outcomes: str) -> None:
+    policy = f"match: {{operations: ['*']}}\ndedup: {{mode: enforce, window: 24h, outcomes: {outcomes}}}\n"
+
+    (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
+
+    assert "replays nothing" in notice
+
+
+def test_a_list_of_fields_that_forgets_the_default_is_said(loaded: Loaded) -> None:
+    fields = "{ignored: [portalUsername, controlNumber]}"
+    policy = f"match: {{operations: ['*']}}\ndedup: {{mode: enforce, window: 24h, fields: {fields}}}\n"
+
+    (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
+
+    assert "differ in submitterTransactionIdentifier alone" in notice
+
+
 def test_a_window_for_questions_needs_no_word(loaded: Loaded) -> None:
     policy = "match: {operations: ['*']}\ndedup: {mode: enforce, window: 24h}\n"
 

@@ -15,6 +15,7 @@ from gateway.policy.model import (
     CallersFile,
     DedupClause,
     DedupMode,
+    FieldsClause,
     HeadersClause,
     Match,
     Policy,
@@ -361,3 +362,29 @@ def test_no_policy_is_changed_after_it_was_read() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         policy.timeout = Timeout()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "subscriber",
+        "subscriber.memberId",
+        "dependents",
+        "dependents.dateOfBirth",
+        "tradingPartnerServiceId",
+        "encounter",
+    ],
+)
+def test_no_policy_can_give_one_patients_answer_to_another(path: str) -> None:
+    with pytest.raises(ValidationError, match="gets another's answer"):
+        FieldsClause.model_validate({"ignored": ["controlNumber", path]})
+
+
+@pytest.mark.parametrize("path", ["portalUsername", "subscriber.additionalIdentification.patientAccountNumber"])
+def test_what_only_numbers_a_request_may_be_ignored(path: str) -> None:
+    assert FieldsClause.model_validate({"ignored": [path]}).ignored == (path,)
+
+
+def test_the_order_of_dependents_always_counts() -> None:
+    with pytest.raises(ValidationError, match="that of dependents does"):
+        FieldsClause.model_validate({"sets": ["dependents"]})
