@@ -126,14 +126,17 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
     sockets = Sockets(_affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
         keys, redis_url = _ring_and_url(settings, stack)
-        store = await _open_store(redis_url, metrics, stack)
+        store = await _open_store(redis_url, metrics, log, stack)
         session = await stack.enter_async_context(open_session(sockets))
         sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.policies):
             await _first_token(keeper, settings, log)
-        flights = await _open_flights(redis_url, store, sealing, metrics, stack)
+        urgent = _store(redis_url, metrics, log)  # a line of its own: those who wait cannot starve it
+        stack.push_async_callback(urgent.close)
+        flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
+        flights = await _open_flights(redis_url, flight_store, metrics, stack)
         steps = Steps(
             dedup=DedupStep(
                 flights,
@@ -199,9 +202,9 @@ def _ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key,
     return settings.keys or (new_key("embedded"),), embedded.url
 
 
-async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Store:
+async def _open_store(url: str, metrics: Metrics, log: Log, stack: AsyncExitStack) -> Store:
     try:
-        store = _store(url, metrics)
+        store = _store(url, metrics, log)
     except StoreUrlError as error:
         raise StartError(f"{variable('redis_url')}: {error}") from error
     stack.push_async_callback(store.close)
@@ -220,21 +223,22 @@ async def _open_store(url: str, metrics: Metrics, stack: AsyncExitStack) -> Stor
             return store
 
 
-def _store(url: str, metrics: Metrics) -> Store:
+def _store(url: str, metrics: Metrics, log: Log) -> Store:
+    def on_change(is_open: bool) -> None:  # noqa: FBT001 - the one thing there is to say
+        metrics.redis_left_alone(is_open)
+        if is_open:
+            log.warning("redis is left alone", reason="it did not answer, or could do nothing, five times in a row")
+        else:
+            log.info("redis is back")
+
     return Store(
-        connect(url), on_error=metrics.redis_failed, new_breaker=lambda: Breaker(time.monotonic, random.random)
+        connect(url),
+        on_error=metrics.redis_failed,
+        new_breaker=lambda: Breaker(time.monotonic, random.random, on_change),
     )
 
 
-async def _open_flights(
-    url: str,
-    store: Store,
-    sealing: Sealing,
-    metrics: Metrics,
-    stack: AsyncExitStack,
-) -> Flights:
-    urgent = _store(url, metrics)  # connections of its own: those who wait cannot starve it
-    stack.push_async_callback(urgent.close)
+async def _open_flights(url: str, store: FlightStore, metrics: Metrics, stack: AsyncExitStack) -> Flights:
     sources = Sources(
         now=time.monotonic,
         jitter=random.random,
@@ -243,7 +247,7 @@ async def _open_flights(
         on_takeover=metrics.flight_taken_over,
         on_stored=metrics.answer_stored,
     )
-    fleet = Fleet(FlightStore(store, urgent, sealing, metrics.value_unusable), sources)
+    fleet = Fleet(store, sources)
     listener = Subscription(connect(url), CHANNEL, on_message=fleet.wake, on_subscribed=fleet.wake_all)
     listener.start()
     stack.push_async_callback(listener.close)

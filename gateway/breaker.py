@@ -14,11 +14,20 @@ OPEN_S: Final = 5.0
 
 
 class Breaker:
-    """Counts failures in a row. `jitter` returns from 0 to 1, so that replicas do not come back as one."""
+    """Counts failures in a row. `jitter` returns from 0 to 1, so that replicas do not come back as one.
 
-    def __init__(self, now: Callable[[], float], jitter: Callable[[], float]) -> None:
+    `on_change` is told when it opens (True) and when it closes.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        jitter: Callable[[], float],
+        on_change: Callable[[bool], None],
+    ) -> None:
         self._now = now
         self._jitter = jitter
+        self._on_change = on_change
         self._failures = 0
         self._closed_from = 0.0
 
@@ -33,11 +42,15 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Redis answered."""
+        if self._failures >= FAILURES:
+            self._on_change(False)  # noqa: FBT003 - what it is told
         self._failures = 0
 
     def failed(self) -> None:
         """Redis did not answer, or can do nothing for anybody."""
         self._failures += 1
+        if self._failures == FAILURES:
+            self._on_change(True)  # noqa: FBT003 - what it is told
         if self._failures >= FAILURES:
             self._pause()
 

@@ -1,4 +1,4 @@
-"""Write what is generated: the tables of docs/configuration.md, docs/problems.md and the policies' JSON Schema.
+"""Write what is generated: tables of docs/ (settings, operations, problems, metrics) and the policies' JSON Schema.
 
 `--check` writes nothing and fails if anything would change.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from gateway.errors import every_problem
+from gateway.operations import OPERATIONS
 from gateway.policy.schema import policy_schema
 from gateway.settings import Settings, variable
 from gateway.telemetry.metrics import Metrics
@@ -30,6 +31,7 @@ def _wanted() -> dict[Path, str]:
     return {
         ROOT / "policies" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
         **_page("configuration.md", settings_table()),
+        **_page("policies.md", operations_table()),
         **_page("problems.md", problems_table()),
         **_page("metrics.md", metrics_table()),
     }
@@ -58,6 +60,12 @@ def settings_table() -> str:
         secret = " Secret." if field.annotation is SecretStr or name == "keys" else ""
         rows.append(f"| `{variable(name)}` | {default} | {field.description}{secret} |\n")
     return "| variable | default | meaning |\n|---|---|---|\n" + "".join(rows)
+
+
+def operations_table() -> str:
+    """Every operation with its method and path."""
+    rows = [f"| `{one.name.value}` | `{one.method} {one.path}` |\n" for one in OPERATIONS.values()]
+    return "| operation | request |\n|---|---|\n" + "".join(rows)
 
 
 def problems_table() -> str:

@@ -328,6 +328,8 @@ def _shown(details: ErrorDetails, loc: Loc) -> str:
             return "a list"
         case str(value):
             return repr(value if len(value) <= _SHOWN_CHARS else value[:_SHOWN_CHARS] + "…")
+        case int(value) if not isinstance(value, bool):  # ruamel's 0 is a ScalarInt
+            return f"int {value:d}"
         case value:
             return f"{type(value).__name__} {value!s:.60}"
 

@@ -93,6 +93,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._breakers_open = Gauge(
+            f"{_PREFIX}_redis_breakers_open",
+            "Connections to Redis that are left alone for a while, of the two to each server. While one is, requests "
+            "pass as if there were no Redis, and errors are not counted.",
+            registry=self.registry,
+        )
 
     def _declare_dedup(self) -> None:
         self._decisions = Counter(
@@ -230,6 +236,10 @@ class Metrics:
     def redis_failed(self, reason: str) -> None:
         """Count one thing that Redis did not do."""
         self._redis_errors.labels(reason).inc()
+
+    def redis_left_alone(self, is_open: bool) -> None:  # noqa: FBT001 - the one thing there is to say
+        """Note that a breaker has opened, or closed."""
+        self._breakers_open.inc(1 if is_open else -1)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, as OpenMetrics where the scraper asks for it."""

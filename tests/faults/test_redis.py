@@ -129,7 +129,10 @@ async def test_a_frozen_server_is_left_alone_until_it_answers_again(
             return bool(record["dedup_reason"] == "store_unavailable" and record["duration_s"] < 0.2)
 
         await eventually(is_left_alone)
-        assert 'redis_errors_total{reason="timeout"}' in await gateway.metrics()
+        metrics = await gateway.metrics()
+        assert 'redis_errors_total{reason="timeout"}' in metrics
+        assert "eligibility_gateway_redis_breakers_open 0.0" not in metrics
+        assert events(gateway)[0] == "redis is left alone"
     finally:
         os.kill(own_valkey.pid, signal.SIGCONT)
 
@@ -137,6 +140,19 @@ async def test_a_frozen_server_is_left_alone_until_it_answers_again(
         return "hit" in (await gateway.submit(about("TESTMEMBER-later"))).headers["Cache-Status"]
 
     await eventually(is_used_again, 30)
+
+    async def is_all_well() -> bool:  # the other line finds out with the next answer that is stored
+        await gateway.submit(about(f"TESTMEMBER-{len(gateway.records())}"))
+        return "eligibility_gateway_redis_breakers_open 0.0" in await gateway.metrics()
+
+    await eventually(is_all_well, 30)
+    assert events(gateway)[-1] == "redis is back"
+
+
+def events(gateway: Running) -> list[str]:
+    """What the log says of Redis."""
+    lines = [json.loads(line) for line in gateway.output.getvalue().splitlines()]
+    return [line["event"] for line in lines if line["event"].startswith("redis")]
 
 
 async def test_an_answer_that_redis_would_not_take_is_kept_when_it_does(
