@@ -46,6 +46,7 @@ from gateway.http.strict import is_unambiguous
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
 _TRACE_ID: Final = "x-optum-trace-id"
 _AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
+_AT_ONCE_BYTES: Final = 65_536  # what a transport takes without waiting for the caller
 _STALL_S: Final = 30.0  # a caller that takes nothing for so long gives its place to others
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -156,6 +157,8 @@ class Ingress:
         finally:
             replied = reply or problem_reply(Stopped(), exchange.correlation_id)
             self._observers.on_record(self._record(exchange, replied, sent))
+            if isinstance(raw, Request):
+                raw.is_over()
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
@@ -207,18 +210,23 @@ class Ingress:
         if isinstance(raw, Request):
             raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
         response: web.StreamResponse
-        if reply.rest is None:
+        rest: AsyncIterator[bytes] | None = reply.rest
+        if rest is None and len(reply.body) > _AT_ONCE_BYTES and raw.method != "HEAD":
+            rest = _in_parts(reply.body)  # written at once, it would wait for ever for a caller that takes nothing
+        if rest is None:
             response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
         else:
             response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=reply.headers)
+            if reply.rest is None:
+                response.content_length = len(reply.body)
         if self._is_draining or not self._sockets.has_call_left or not raw.content.is_eof():
             response.force_close()
         try:
             await response.prepare(raw)
-            if reply.rest is None:
+            if rest is None:
                 sent.body_bytes = len(reply.body)
             else:
-                await self._stream(response, reply.body, reply.rest, sent)
+                await self._stream(response, reply.body if reply.rest is not None else b"", rest, sent)
             await response.write_eof()
             sent.is_complete = True
         except ConnectionError:
@@ -286,6 +294,11 @@ class Ingress:
         response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
         response.force_close()
         return response
+
+
+async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(body), _AT_ONCE_BYTES):
+        yield body[begin : begin + _AT_ONCE_BYTES]
 
 
 def problem_reply(error: GatewayError, correlation_id: str) -> Reply:

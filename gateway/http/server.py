@@ -37,7 +37,14 @@ class Request(web.BaseRequest):
         task: "asyncio.Task[None]",
     ) -> "Request":
         """Build it as aiohttp's own factory does."""
+        if isinstance(protocol, _Connection):
+            protocol.asks()
         return cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+    def is_over(self) -> None:
+        """Note that the connection is idle, unless there is more on it."""
+        if isinstance(self.protocol, _Connection):
+            self.protocol.rests()
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         for name in self.unwanted:
@@ -68,13 +75,27 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it."""
-        self._sockets.callers += 1
         super().connection_made(transport)
+        self._sockets.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it no more."""
-        self._sockets.callers -= 1
+        self._sockets.closed(self)
         super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Close it at once, for others need its socket."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def asks(self) -> None:
+        """Note that there is a request on it."""
+        self._sockets.asks(self)
+
+    def rests(self) -> None:
+        """Note that there is none, if the connection is still there."""
+        if self.transport is not None:
+            self._sockets.rests(self)
 
     def handle_error(
         self,

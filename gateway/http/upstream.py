@@ -128,6 +128,8 @@ class Upstream:
         Raises the `Upstream…` errors, and Overloaded where there is no socket left.
         """
         if not self._sockets.has_call_left:
+            self._sockets.make_room()
+        if not self._sockets.has_call_left:
             raise Overloaded(retry_after_s=1)
         url = URL.build(
             scheme=self._base.scheme,

@@ -332,3 +332,15 @@ async def test_nothing_in_redis_can_be_read_and_every_key_expires(redis: Redis, 
             assert b"CANARY" not in key + content
             assert b"eligible" not in content
     assert len(keys) == 2  # the token and the flight
+
+
+async def test_a_large_answer_is_replayed_whole_and_framed_by_its_length(redis_url: str) -> None:
+    text = "271~" * 75_000
+    raw = reply(body=json.dumps(FACT | {"x12-271": text}).encode())
+    async with ScriptedUpstream(raw=raw) as upstream, run_gateway(environment(upstream.url, redis_url)) as gateway:
+        for status in ("fwd=miss", "hit"):
+            got = await gateway.submit()
+            assert got.headers["Cache-Status"].startswith(f"eligibility-gateway; {status}")
+            assert int(got.headers["Content-Length"]) == len(await got.read())
+            assert (await got.json())["x12-271"] == text
+    assert len(upstream.requests) == 1

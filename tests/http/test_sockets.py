@@ -11,6 +11,38 @@ def test_a_call_takes_the_place_of_a_caller() -> None:
     assert sockets.is_full
 
 
+class Idle:
+    """A caller's connection that asks nothing."""
+
+    is_open = True
+
+    def abort(self) -> None:
+        self.is_open = False
+
+
+def test_who_has_been_idle_for_longest_makes_room_and_who_asks_is_left_alone() -> None:
+    sockets = Sockets(3)
+    asking, first, second = Idle(), Idle(), Idle()
+    for one in (asking, first, second):
+        sockets.opened(one)
+    sockets.asks(asking)
+    third = Idle()
+    sockets.opened(third)
+    assert [one.is_open for one in (asking, first, second, third)] == [True, False, True, True]
+    assert sockets.callers == 3
+    sockets.closed(first)
+    assert sockets.callers == 3, "it was counted no more when it was closed"
+    sockets.rests(asking)
+    for _ in range(5):
+        sockets.make_room()
+    assert not any(one.is_open for one in (asking, second, third))
+    for one in (asking, second, third):
+        sockets.rests(one)
+        sockets.closed(one)
+    assert sockets.callers == 0
+    assert not sockets.is_full
+
+
 def test_a_socket_that_waits_is_there_for_the_next_call() -> None:
     sockets = Sockets(3)
     sockets.callers, sockets.upstream = 2, 1
