@@ -72,9 +72,12 @@ class FieldRules:
     sets: frozenset[str] = field(default_factory=frozenset)
     verbatim: frozenset[str] = field(default_factory=frozenset)
     folded: frozenset[str] = field(init=False)  # whose case does not count, less those of which every sign does
+    text: bytes = field(init=False)  # the same text for the same rules
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folded", self.case_folded - self.verbatim)
+        rules = (self.ignored, self.case_folded, self.sets, self.verbatim)
+        object.__setattr__(self, "text", orjson.dumps([sorted(rule) for rule in rules]))
 
 
 def canonical_json(body: bytes, rules: FieldRules) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Rules
 - Who asks the upstream not to deduplicate is not deduplicated here either.
 - A body that is not JSON by its own account, or by ours, passes as it came: what we cannot read in exactly one way,
   we do not compare.
-- A caller that does not take JSON would get another answer than the others.
+- A caller that does not take JSON would get another answer than the others, and so would one that wants a part of it,
+  or none if it has it already.
 """
 
 from enum import StrEnum
@@ -19,6 +20,9 @@ from gateway.operations import OperationName
 
 _JSON: Final = "application/json"
 _CHARSETS: Final = frozenset({"", "charset=utf-8", 'charset="utf-8"'})
+_CONDITIONAL: Final = frozenset(
+    {"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
+)
 _TAKES_JSON: Final = ("*/*", "application/*", _JSON)
 
 
@@ -28,6 +32,7 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     CONTENT_TYPE = "content_type"
     ACCEPT = "accept"
+    CONDITIONAL = "conditional"
     STORE_UNAVAILABLE = "store_unavailable"
     TOO_LARGE = "too_large"
 
@@ -54,6 +59,8 @@ def decide(operation: OperationName, inbound: Inbound, rules: FieldRules) -> Ask
         reason = Reason.CONTENT_TYPE
     elif not _takes_json(headers.getall("Accept", ())):
         reason = Reason.ACCEPT
+    elif not _CONDITIONAL.isdisjoint(map(str.lower, headers)):
+        reason = Reason.CONDITIONAL
     else:
         try:
             question = read_question(inbound.body, rules, is_x12=operation is OperationName.SUBMIT_ELIGIBILITY_X12)

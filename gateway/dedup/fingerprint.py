@@ -13,6 +13,7 @@ Rules
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec import Struct
@@ -22,7 +23,7 @@ from gateway.dedup.x12 import canonical_x12
 from gateway.exchange import Inbound, as_anyone_reads
 from gateway.policy.model import HeadersClause
 
-VERSION: Final = "3"  # of the canonical form: another form is another question
+VERSION: Final = "4"  # of the canonical form: another form is another question
 X12_FIELD: Final = "x12"
 KEY_PREFIX: Final = "eg:flight:"
 VALUE_ADDS: Final = "x-optum-eligibility-disable-value-add"
@@ -47,9 +48,10 @@ class Asker(Struct, frozen=True, kw_only=True):
 
 
 class Question(Struct, frozen=True):
-    """What is asked, apart from who asks."""
+    """What is asked, apart from who asks, and by which rules it was read: by others, two questions may be one."""
 
     meaning: dict[str, Any]
+    rules: bytes
 
     def __repr__(self) -> str:
         return "Question()"
@@ -64,7 +66,7 @@ class Question(Struct, frozen=True):
         return f"{KEY_PREFIX}*:{self._asked(name, subtenant)}:*".encode()
 
     def _asked(self, name: Naming, subtenant: str) -> str:
-        return name("question", VERSION, subtenant, write(self.meaning))
+        return name("question", VERSION, self.rules, subtenant, write(self.meaning))
 
 
 def questions_of(body: bytes, rules: FieldRules) -> tuple[Question, ...]:
@@ -107,7 +109,8 @@ def answering_headers(inbound: Inbound, clause: HeadersClause) -> Pairs:
         return ()
     disabled = {one for name, value in found if name == VALUE_ADDS for one in value_adds(value)} - {DEDUPLICATION}
     others = [pair for pair in found if pair[0] != VALUE_ADDS]
-    return tuple(sorted([*others, *((VALUE_ADDS, one) for one in disabled)]))
+    others.sort(key=itemgetter(0))  # repeats of one name keep their order: it may count
+    return (*others, *((VALUE_ADDS, one) for one in sorted(disabled)))
 
 
 def value_adds(header: str) -> tuple[str, ...]:
@@ -118,9 +121,15 @@ def value_adds(header: str) -> tuple[str, ...]:
 def read_question(body: bytes, rules: FieldRules, *, is_x12: bool) -> Question:
     """Read what a body asks. Raises NotCanonical."""
     if not is_x12:
-        return Question(canonical_json(body, rules))
-    meaning = canonical_json(body, replace(rules, verbatim=rules.verbatim | {X12_FIELD}))
+        return Question(canonical_json(body, rules), rules.text)
+    rules = _for_x12(rules)
+    meaning = canonical_json(body, rules)
     text = meaning.pop(X12_FIELD, None)
     if not isinstance(text, str):
         raise NotCanonical(Unreadable.NOT_X12)
-    return Question({"fields": meaning, "segments": canonical_x12(text)})
+    return Question({"fields": meaning, "segments": canonical_x12(text)}, rules.text)
+
+
+@lru_cache(maxsize=64)
+def _for_x12(rules: FieldRules) -> FieldRules:
+    return replace(rules, verbatim=rules.verbatim | {X12_FIELD})

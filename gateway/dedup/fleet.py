@@ -174,6 +174,14 @@ class Fleet:
         with suppress(StoreUnavailable):  # then it leads when the lease has run out
             await self._store.abandon(terms.key, owner)
 
+    async def resign(self, terms: Terms, owner: str) -> None:
+        """Try for a while to give back what was claimed unheard, perhaps, and will not be used."""
+        for pause_s in _PUBLISH_AFTER_S:
+            await asyncio.sleep(pause_s)
+            with suppress(StoreUnavailable):
+                await self._store.abandon(terms.key, owner, has_asked=False)
+                return
+
     async def publish(self, terms: Terms, owner: str, answer: Answer) -> float:
         """Tell the fleet; return for how many seconds the answer is kept. Raises StoreUnavailable."""
         given_at = answer.given_at

@@ -112,19 +112,22 @@ class Flights:
             seen = await self._fleet.seen_or_none(terms, flight.owner)
         except BaseException as error:
             self._over(flight, Followed(_no_answer(error, terms)))
+            self._resign(flight)
             raise
         if isinstance(seen, Replayed):  # no task for what is there already
             self._over(flight, seen)
             return seen
         task = self._own(self._fly(flight, seen, call))
-        return await (self._bounded(task, terms) if isinstance(seen, Wait) else _outcome(task))
+        return await (self.bounded(_outcome(task), terms) if isinstance(seen, Wait) else _outcome(task))
 
     async def watch(self, terms: Terms, call: Call) -> tuple[Seen | None, Led]:
         """Ask upstream in any case, and say what `answer` would have found; None where Redis is silent."""
         flight = _Flight(terms, self._sources.new_id())
         seen: Seen | None = None
-        with suppress(StoreUnavailable):
+        try:
             seen = await self._fleet.seen(terms, flight.owner)
+        except StoreUnavailable:
+            self._resign(flight)
         if isinstance(seen, Lead):
             return seen, await _outcome(self._own(self._lead(flight, seen, call)))
         reply, landing = await _whole(await call())
@@ -158,15 +161,16 @@ class Flights:
         flight.followers.add(future)
         self.followers += 1
         try:
-            return await self._bounded(future, terms)
+            return await self.bounded(_outcome(future), terms)
         finally:
             flight.followers.discard(future)
             self.followers -= 1
 
-    async def _bounded(self, landing: "asyncio.Future[T]", terms: Terms) -> T:
+    async def bounded(self, work: Awaitable[T], terms: Terms) -> T:
+        """Await something for as long as the request waits. Raises AnswerPending."""
         try:
             async with asyncio.timeout(max(terms.waits_until - self._sources.now(), 0.0)):
-                return await _outcome(landing)
+                return await work
         except TimeoutError:
             raise AnswerPending(retry_after_s=1) from None
 
@@ -236,6 +240,11 @@ class Flights:
         reply, landing = await _whole(await call())
         answer = Answer(landing, self._sources.now(), None)
         return Led(reply, landing, await self._fleet.refresh(terms, self._sources.new_id(), answer))
+
+    def _resign(self, flight: _Flight) -> None:
+        """Leave no lease behind of a claim that may have been carried out unheard."""
+        if len(self._tasks) < MAX_FOLLOWERS:
+            self._own(self._fleet.resign(flight.terms, flight.owner))
 
     def _renew_later(self, flight: _Flight) -> None:
         flight.renew_at = self._sources.now() + _RENEW_S

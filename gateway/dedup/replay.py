@@ -130,10 +130,13 @@ def difference(earlier: Shared, fresh: Reply) -> Difference:
         return Difference.NO_ANSWER
     if fact.outcome != earlier.outcome:
         return Difference.OUTCOME
-    one, two = (
-        {name: value for name, value in orjson.loads(body).items() if name not in _VOLATILE}
-        for body in (earlier.body(""), fresh.body)
-    )
+    try:
+        one, two = (
+            {name: value for name, value in orjson.loads(body).items() if name not in _VOLATILE}
+            for body in (earlier.body(""), fresh.body)
+        )
+    except orjson.JSONDecodeError:  # 1e999, for instance: JSON, and more than a float holds
+        return Difference.DETAILS
     return Difference.NONE if one == two else Difference.DETAILS
 
 

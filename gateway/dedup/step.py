@@ -94,8 +94,14 @@ class DedupStep:
             case Followed(landing):
                 if not isinstance(landing, NotShareable):
                     return self._followed(exchange, landing)
-                async with self._alone:
+                try:
+                    await self._flights.bounded(self._alone.acquire(), terms)
+                except AnswerPending:
+                    raise Overloaded(retry_after_s=1) from None
+                try:
                     return await self._pass(exchange, call, Reason.TOO_LARGE)
+                finally:
+                    self._alone.release()
 
     def _terms(self, exchange: Exchange, operation: OperationName, question: Question, rules: _Rules) -> Terms:
         policy = exchange.governing

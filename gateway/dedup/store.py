@@ -11,6 +11,7 @@ Rules
 - `finish` by anybody but the owner changes nothing, unless the key is gone: then the answer is better than nothing.
 - A complete flight stays as it is until its TTL; only an answer that was asked for afresh, and was given later,
   takes its place.
+- The first write of a step is one that a full Redis refuses: after another one it would take any size.
 - A message is published where somebody elsewhere was told to wait: nobody else has any use for it.
 - Values are sealed for their key; one that does not open is a miss. When it was given is inside of it, so nobody who
   can write to Redis makes an answer younger than it is.
@@ -43,7 +44,9 @@ local try = 0
 if h[1] == 'P' then
   try = tonumber(h[3])
   if h[2] == ARGV[1] then
-    try = try - 1
+    redis.call('HSET', KEYS[1], 'dl', now + ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    return {'LEAD', try, now}
   elseif tonumber(h[4]) > now then
     redis.pcall('HSET', KEYS[1], 'waited', 1)  -- a full Redis takes no mark: then whoever waits looks by itself
     return {'WAIT', h[2], h[4] - now}
@@ -51,8 +54,8 @@ if h[1] == 'P' then
     return {'SPENT', redis.call('PTTL', KEYS[1])}
   end
 end
-redis.call('HDEL', KEYS[1], 'val', 'at', 'brief', h[1] == 'P' and 'brief' or 'waited')
 redis.call('HSET', KEYS[1], 'st', 'P', 'own', ARGV[1], 'try', try + 1, 'dl', now + ARGV[2])
+redis.call('HDEL', KEYS[1], 'val', 'at', 'brief', h[1] == 'P' and 'brief' or 'waited')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {'LEAD', try + 1, now}
 """,
@@ -83,12 +86,12 @@ local idle = not h[1] and (ARGV[2] == 'fresh' or redis.call('EXISTS', KEYS[1]) =
 if not (mine or kept or idle) then return 'lost' end
 local kind = h[5] and 'share' or ARGV[2]  -- forgotten while it was under way
 if kind == 'share' then
-  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief', 'waited')
   redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + ARGV[6])
+  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief', 'waited')
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
 else
-  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil', 'waited')
   redis.call('HSET', KEYS[1], 'st', 'C', 'own', ARGV[1], 'val', ARGV[3], 'at', ARGV[4])
+  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil', 'waited')
   redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[6]))
 end
 if h[6] then redis.pcall('PUBLISH', ARGV[7], KEYS[1]) end
@@ -96,19 +99,20 @@ return kind == 'share' and 'shared' or 'kept'
 """,
 )
 
-# ARGV: own, channel
+# ARGV: own, attempts to take back, channel
 _ABANDON: Final = Script.of(
     """
-local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'waited')
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'waited', 'try')
 if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'own', '', 'dl', 0)
-if h[3] then redis.pcall('PUBLISH', ARGV[2], KEYS[1]) end
+redis.call('HSET', KEYS[1], 'own', '', 'dl', 0, 'try', h[4] - ARGV[2])
+if h[3] then redis.pcall('PUBLISH', ARGV[3], KEYS[1]) end
 return 1
 """,
 )
 
 _FORGET: Final = Script.of(
     """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) return 0 end
 local state = redis.call('HGET', KEYS[1], 'st')
 if state == 'P' then redis.call('HSET', KEYS[1], 'brief', 1) return 0 end
 redis.call('DEL', KEYS[1])
@@ -268,9 +272,12 @@ class FlightStore:
         except (ValueError, AttributeError):
             raise StoreUnavailable("answer") from None
 
-    async def abandon(self, key: bytes, owner: str) -> None:
-        """Give the lease back without an answer, so that a successor leads at once. Raises StoreUnavailable."""
-        await self.urgent.run(_ABANDON, key, owner, CHANNEL)
+    async def abandon(self, key: bytes, owner: str, *, has_asked: bool = True) -> None:
+        """Give the lease back without an answer, so that a successor leads at once. Raises StoreUnavailable.
+
+        Whoever has not asked the upstream takes the attempt back as well.
+        """
+        await self.urgent.run(_ABANDON, key, owner, 0 if has_asked else 1, CHANNEL)
 
     async def forget(self, key: bytes) -> bool:
         """Remove a kept answer; return whether there was one. A flight under way will keep nothing.

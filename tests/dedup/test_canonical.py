@@ -103,7 +103,8 @@ def test_these_are_two_questions(one: object, two: object) -> None:
         (b'{"a":' + b"9" * 5000 + b"}", Unreadable.NUMBER_TOO_LONG),
         (b'{"a":' * 40 + b"1" + b"}" * 40, Unreadable.TOO_DEEP),
         (b'{"a":' + b"[" * 40 + b"1" + b"]" * 40 + b"}", Unreadable.TOO_DEEP),
-        (b'{"a":' * 200_000, Unreadable.TOO_DEEP),
+        (b'{"a":' * 12_000, Unreadable.TOO_DEEP),
+        (b'{"a":' * 200_000, Unreadable.TOO_LONG),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_not_canonical(body: bytes, reason: Unreadable) -> None:

@@ -146,9 +146,10 @@ class Flights(RuleBasedStateMachine):
                 tries = model.tries if model.state == "P" else 0
                 expected = tries if model.state == "P" and model.owner == owner else tries + 1
                 assert attempt == expected <= TIMES.max_try
+                if model.owner != owner or model.state != "P":
+                    model.brief = False
                 model.state, model.owner, model.tries = "P", owner, attempt
                 model.lease_until = self.now + TIMES.lease_s
-                model.brief = False
                 model.expires_at = self.now + TIMES.life_s
 
     @rule(key=st.sampled_from(KEYS), owner=st.sampled_from(OWNERS), repeats=st.integers(1, 2))
@@ -198,12 +199,13 @@ class Flights(RuleBasedStateMachine):
             assert done is Finished.KEPT
             self.models[key] = Model(state="C", owner=owner, text=text, answered_at=at, expires_at=self.now + KEEP_S)
 
-    @rule(key=st.sampled_from(KEYS), owner=st.sampled_from(OWNERS))
-    def abandon(self, key: bytes, owner: str) -> None:
+    @rule(key=st.sampled_from(KEYS), owner=st.sampled_from(OWNERS), has_asked=st.booleans())
+    def abandon(self, key: bytes, owner: str, has_asked: bool) -> None:  # noqa: FBT001
         model = self.model(key)
-        self.do(self.store.abandon(key, owner))
+        self.do(self.store.abandon(key, owner, has_asked=has_asked))
         if model.state == "P" and model.owner == owner:
             model.owner, model.lease_until = "", 0.0
+            model.tries -= not has_asked
 
     @rule(key=st.sampled_from(KEYS))
     def forget(self, key: bytes) -> None:

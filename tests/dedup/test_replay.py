@@ -171,6 +171,7 @@ def test_anything_else_is_unpackable(garbage: bytes) -> None:
         (replied(fact(status={"value": "ineligible"})), Difference.OUTCOME),
         (replied(fact(), status=500), Difference.NO_ANSWER),
         (replied("torn"), Difference.NO_ANSWER),
+        (replied(json.dumps(fact())[:-1] + ',"x":1e999}'), Difference.DETAILS),
     ],
 )
 def test_what_a_replay_would_have_got_wrong(fresh: Reply, expected: Difference) -> None:

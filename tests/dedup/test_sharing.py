@@ -130,6 +130,15 @@ def test_x12_is_shared_by_what_it_asks() -> None:
             assert of(whole.replace(before, after)) != of(whole)
 
 
+@pytest.mark.parametrize("rules", [{"ignored": ["controlNumber"]}, {"case_folded": ["memberId"]}, {"sets": []}])
+def test_policies_that_read_questions_by_other_rules_share_nothing(rules: dict[str, list[str]]) -> None:
+    others = field_rules(FieldsClause.model_validate(rules))
+    raw = json.dumps(BODY).encode()
+    assert read_question(raw, others, is_x12=False).key(NAME, "submit_eligibility", ASKER, query="", headers=()) != key(
+        raw
+    )
+
+
 def test_json_and_x12_of_the_same_bytes_are_two_questions() -> None:
     raw = json.dumps({"x12": interchange(ADA)}).encode()
     assert key(raw) != key(raw, x12=True)
@@ -166,6 +175,7 @@ def inbound(*headers: tuple[str, str]) -> Inbound:
         ((("X-Optum-Rcmelig-Mock-Scenarios", "A"),), {}, (("x-optum-rcmelig-mock-scenarios", "A"),)),
         ((("x_optum_new", "A"),), {}, (("x-optum-new", "A"),)),
         ((("x-optum-b", "1"), ("x-optum-a", "2")), {}, (("x-optum-a", "2"), ("x-optum-b", "1"))),
+        ((("x-optum-b", "2"), ("x-optum-b", "1")), {}, (("x-optum-b", "2"), ("x-optum-b", "1"))),
         ((("x-optum-correlation-id", "A"), ("x-optum-trace-id", "B"), ("x-team", "C")), {}, ()),
         ((("x-optum-tenant-id", "A"), ("x-optum-subtenant-id", "B")), {}, ()),
         ((("x-optum-a", "theirs"),), {"set": {"X-Optum-A": "ours"}}, (("x-optum-a", "ours"),)),

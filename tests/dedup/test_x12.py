@@ -138,6 +138,6 @@ def test_whoever_differs_in_any_part_asks_another_question(one: tuple[str, ...],
         upstream, credential, subtenant, caller, query, scenarios = texts
         asker = Asker(upstream=upstream, credential=credential, subtenant=subtenant, caller=caller)
         headers = (("x-optum-rcmelig-mock-scenarios", scenarios),)
-        return Question({"a": 1}).key(name, "submit_eligibility", asker, query=query, headers=headers)
+        return Question({"a": 1}, b"").key(name, "submit_eligibility", asker, query=query, headers=headers)
 
     assert (key(one) == key(two)) is (one == two)

@@ -109,7 +109,12 @@ async def test_headers_that_change_the_answer_make_another_question(redis_url: s
 
 @pytest.mark.parametrize(
     ("headers", "reason"),
-    [({"Content-Type": "text/plain"}, "content_type"), ({"Accept": "text/xml"}, "accept")],
+    [
+        ({"Content-Type": "text/plain"}, "content_type"),
+        ({"Accept": "text/xml"}, "accept"),
+        ({"range": "bytes=0-4"}, "conditional"),
+        ({"If-None-Match": "x"}, "conditional"),
+    ],
 )
 async def test_whoever_speaks_another_language_asks_alone(headers: dict[str, str], reason: str, redis_url: str) -> None:
     raw = reply(body=json.dumps(FACT).encode())

@@ -1,7 +1,7 @@
 """Replies of Redis that are lost after the command was carried out: never two answers, and nobody waits for himself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +12,7 @@ from gateway.store import Script
 from tests.e2e.conftest import Running, about, environment, run_gateway
 from tests.faults.conftest import CLAIM, FINISH, RENEW, Answering, metric, settled
 from tests.faults.proxy import CUT, SILENT, UNSENT, Proxy
-from tests.running import eventually
+from tests.running import ROOT, eventually
 from tests.scripted import reply
 
 MISS = "eligibility-gateway; fwd=miss"
@@ -87,6 +87,27 @@ async def test_a_claim_whose_reply_is_lost_leads_all_the_same(pair: Pair, how: s
     assert await follows == COLLAPSED
     assert await pair.is_kept("a")
     assert pair.held.calls == {"TESTMEMBER-a": 1}
+
+
+async def test_a_claim_that_was_refused_unheard_holds_up_nobody(
+    redis: Redis, redis_url: str, policies: Callable[..., str]
+) -> None:
+    await redis.script_load(CLAIM.source)
+    held = Answering()
+    strict = (ROOT / "policies" / "eligibility.yaml").read_text().replace("bypass", "reject")
+    directory = policies(eligibility=strict, callers="callers: {anonymous: {}}")
+    async with (
+        held.upstream as upstream,
+        Proxy(redis_url) as proxy,
+        run_gateway(environment(upstream.url, proxy.url, policies=directory)) as gateway,
+    ):
+        lost = proxy.lose(CLAIM.sha1, SILENT)
+        assert (await gateway.submit(about("a"))).status == 503
+        assert lost.is_set()
+        async with asyncio.timeout(LEASE_S / 2):
+            assert (await gateway.submit(about("a"))).status == 200
+        assert await metric(gateway, "dedup_takeovers_total") == 0
+        await settled(gateway)
 
 
 @ways
