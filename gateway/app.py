@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -126,32 +127,27 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
     sockets = Sockets(_affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
         keys, redis_url = _ring_and_url(settings, stack)
-        store = await _open_store(redis_url, metrics, log, stack)
+        new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)
+        store = await _open_store(new_store, stack)
         session = await stack.enter_async_context(open_session(sockets))
         sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.policies):
             await _first_token(keeper, settings, log)
-        urgent = _store(redis_url, metrics, log)  # a line of its own: those who wait cannot starve it
+        urgent = new_store()  # a line of its own: those who wait cannot starve it
         stack.push_async_callback(urgent.close)
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
+        client_id = settings.upstream_client_id.get_secret_value()
         steps = Steps(
-            dedup=DedupStep(
-                flights,
-                sealing.name,
-                upstream=settings.upstream_url,
-                credential=settings.upstream_client_id.get_secret_value(),
-            ),
+            dedup=DedupStep(flights, sealing.name, upstream=settings.upstream_url, credential=client_id),
             headers=HeadersStep(),
             token=TokenStep(keeper, time.monotonic),
             upstream=Upstream(session, settings.upstream_url, sockets, time.monotonic),
         )
         limits = Limits(
-            in_flight=settings.max_in_flight,
-            body_bytes=settings.max_body_bytes,
-            body_s=settings.body_timeout_s,
+            in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
         )
         ingress = Ingress(Pipeline(policies, steps), limits, sockets, _observers(metrics, log))
         metrics.watch(
@@ -202,9 +198,9 @@ def _ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key,
     return settings.keys or (new_key("embedded"),), embedded.url
 
 
-async def _open_store(url: str, metrics: Metrics, log: Log, stack: AsyncExitStack) -> Store:
+async def _open_store(new_store: Callable[[], Store], stack: AsyncExitStack) -> Store:
     try:
-        store = _store(url, metrics, log)
+        store = new_store()
     except StoreUrlError as error:
         raise StartError(f"{variable('redis_url')}: {error}") from error
     stack.push_async_callback(store.close)
@@ -223,7 +219,7 @@ async def _open_store(url: str, metrics: Metrics, log: Log, stack: AsyncExitStac
             return store
 
 
-def _store(url: str, metrics: Metrics, log: Log) -> Store:
+def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
     def on_change(is_open: bool) -> None:  # noqa: FBT001 - the one thing there is to say
         metrics.redis_left_alone(is_open)
         if is_open:
@@ -235,6 +231,7 @@ def _store(url: str, metrics: Metrics, log: Log) -> Store:
         connect(url),
         on_error=metrics.redis_failed,
         new_breaker=lambda: Breaker(time.monotonic, random.random, on_change),
+        answer_s=answer_s,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 CONNECT_S: Final = 1.0  # with TLS, AUTH and a Sentinel to be asked; a batch waits no longer than its own time
 _SENDS: Final = 2
@@ -145,6 +146,7 @@ class Line:
             await asyncio.wait(self._closing)
 
     async def _open(self) -> None:
+        failed: Exception | None = None
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -152,7 +154,7 @@ class Line:
             self._session = _Session(connection, self._ended)
         except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors
             await connection.disconnect(nowait=True)
-            self._lose_waiting(error)
+            failed = error
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -162,6 +164,10 @@ class Line:
                 self._session.send(batch)
         finally:
             self._opening = None
+        if failed is not None and not is_timeout(failed):
+            self._lose_waiting(failed)
+        elif self._waiting and not self._is_closed:  # they wait for as long as they may
+            self._opening = self._loop.create_task(self._open())
 
     def _ended(self, session: _Session, error: BaseException) -> None:
         """Send once more what was not answered and has time left."""
@@ -195,6 +201,11 @@ class Line:
     def _lose_waiting(self, error: BaseException) -> None:
         waiting, self._waiting = self._waiting, []
         _lose(waiting, error)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether somebody did not answer in time, also while redis-py connects."""
+    return isinstance(error, TimeoutError | RedisTimeoutError) or isinstance(error.__context__, RedisTimeoutError)
 
 
 def _lose(batches: Sequence[Batch], error: BaseException) -> None:

@@ -135,6 +135,13 @@ class Settings(BaseModel):
     body_timeout_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="For a request body to arrive; slower is 408."
     )
+    redis_timeout_s: float = Field(
+        default=0.25,
+        gt=0,
+        le=5,
+        allow_inf_nan=False,
+        description="For an answer of Redis; what takes longer passes as if there were no Redis.",
+    )
     drain_timeout_s: float = Field(
         default=125.0,
         ge=0,

@@ -4,7 +4,7 @@ Fact (redis-py 8.1): called once per command it costs more than everything else 
 the requests of one loop tick ask for travel as one batch, on one line for each server.
 
 Rules
-- Every call ends within `TIMEOUT_S`, whatever Redis does, in a value or in StoreUnavailable.
+- Every call ends within `answer_s`, whatever Redis does, in a value or in StoreUnavailable.
 - Only scripts: what reads and then writes is one step on the server, timed by the server's own clock. Each is
   idempotent by owner, for it is sent again where its answer was lost with a connection.
 - Each server has a breaker of its own: of a cluster, one that is down does not take the others' keys with it.
@@ -23,11 +23,10 @@ from msgspec import Struct
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import RedisClusterException, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.breaker import Breaker
 from gateway.connect import TIMEOUT_S, Client, close_client, node_client
-from gateway.line import CONNECT_S, Answers, Batch, Line
+from gateway.line import CONNECT_S, Answers, Batch, Line, is_timeout
 
 _SCAN_COUNT: Final = 500
 _BY_DIGEST, _BY_SOURCE = "EVALSHA", "EVAL"
@@ -100,8 +99,10 @@ class Store:
         *,
         on_error: Callable[[str], None],
         new_breaker: Callable[[], Breaker] | None = None,
+        answer_s: float = TIMEOUT_S,
     ) -> None:
         self._client = client
+        self._answer_s = answer_s
         self._on_error = on_error
         self._new_breaker = new_breaker
         self._servers: dict[str, _Server] = {}
@@ -112,7 +113,7 @@ class Store:
         self._is_closed = False
 
     async def run(self, script: Script, key: bytes, *arguments: Argument) -> Any:  # noqa: ANN401 - what Lua returns
-        """Run a script on one key. Raises StoreUnavailable within TIMEOUT_S, at once while a breaker is open."""
+        """Run a script on one key. Raises StoreUnavailable within `answer_s`, at once while a breaker is open."""
         if self._is_closed:
             raise StoreUnavailable("closed")
         loop = asyncio.get_running_loop()
@@ -165,7 +166,7 @@ class Store:
         by_node: dict[str, tuple[ClusterNode, list[_Call]]] = {}
         try:
             if not self._knows_nodes:
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(self._answer_s):
                     await cluster.initialize()
                 self._knows_nodes = True
             for call in calls:
@@ -191,7 +192,7 @@ class Store:
         if server.breaker is not None and not server.breaker.admits():
             self._fail(calls, "breaker")
             return
-        self._put(server, calls, _BY_DIGEST, asyncio.get_running_loop().time() + TIMEOUT_S)
+        self._put(server, calls, _BY_DIGEST, asyncio.get_running_loop().time() + self._answer_s)
 
     def _put(self, server: _Server, calls: Sequence[_Call], command: str, give_up_at: float) -> None:
         packed = b"".join([hiredis.pack_command(call.words(command)) for call in calls])  # type: ignore[arg-type] # says tuple of one
@@ -283,9 +284,9 @@ class Store:
 
 def _reason(error: BaseException) -> str:
     """A closed set of reasons: a foreign exception's own words may quote what was sent."""
+    if is_timeout(error):
+        return "timeout"
     match error:
-        case TimeoutError() | RedisError(__context__=RedisTimeoutError()):  # the latter while it connects
-            return "timeout"
         case RedisError() if type(error).__name__ in _REASONS:
             return _REASONS[type(error).__name__]
         case OSError():
@@ -304,7 +305,6 @@ _REASONS: Final = {
     "NoPermissionError": "refused",
     "OutOfMemoryError": "full",
     "ReadOnlyError": "read_only",
-    "TimeoutError": "timeout",
 }
 _REASON_OF_WORD: Final = {
     **dict.fromkeys(("NOAUTH", "NOPERM", "WRONGPASS"), "refused"),

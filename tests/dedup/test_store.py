@@ -29,7 +29,7 @@ Replica = tuple[Fleet, Flights]
 
 @pytest.fixture
 async def runner(any_server: Callable[[], Client]) -> AsyncIterator[Store]:
-    store = Store(any_server(), on_error=lambda _: None)
+    store = Store(any_server(), on_error=lambda _: None, answer_s=5)
     yield store
     await store.close()
 

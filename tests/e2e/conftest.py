@@ -69,6 +69,7 @@ def environment(upstream_url: str, redis_url: str, **more: str) -> dict[str, str
         "GATEWAY_UPSTREAM_CLIENT_ID": "simulator",
         "GATEWAY_UPSTREAM_CLIENT_SECRET": "simulator-secret",
         "GATEWAY_KEYS": KEYS,
+        "GATEWAY_REDIS_TIMEOUT_S": "5",  # a busy machine is no Redis that is gone; the tests of faults are stricter
         **{f"GATEWAY_{name.upper()}": value for name, value in more.items()},
     }
 

@@ -3,13 +3,17 @@
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 
 from gateway.dedup.store import _CLAIM, _FINISH, _RENEW
 from tests.e2e.conftest import Running, policies
+from tests.e2e.conftest import environment as patient
 from tests.running import eventually
 from tests.scripted import Request, ScriptedUpstream, reply
 
-__all__ = ["CLAIM", "FINISH", "RENEW", "Answering", "metric", "policies", "settled"]
+__all__ = ["CLAIM", "FINISH", "RENEW", "Answering", "environment", "metric", "policies", "settled"]
+
+environment = partial(patient, redis_timeout_s="0.25")
 
 CLAIM, FINISH, RENEW = _CLAIM, _FINISH, _RENEW
 

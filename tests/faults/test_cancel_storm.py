@@ -6,8 +6,8 @@ import random
 
 import aiohttp
 
-from tests.e2e.conftest import about, environment, run_gateway
-from tests.faults.conftest import Answering, metric, settled
+from tests.e2e.conftest import about, run_gateway
+from tests.faults.conftest import Answering, environment, metric, settled
 from tests.scripted import Request
 
 QUESTIONS = 36

@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gateway.breaker import FAILURES
-from tests.e2e.conftest import Running, about, environment, run_gateway
-from tests.faults.conftest import Answering, metric
+from tests.e2e.conftest import Running, about, run_gateway
+from tests.faults.conftest import Answering, environment, metric
 from tests.running import eventually
 from tests.servers import Server, bundled, cluster, cluster_url, standalone, until
 

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from gateway.embedded import EmbeddedValkey
-from tests.e2e.conftest import about, environment, run_gateway
-from tests.faults.conftest import Answering
+from tests.e2e.conftest import about, run_gateway
+from tests.faults.conftest import Answering, environment
 from tests.running import GatewayProcess
 
 

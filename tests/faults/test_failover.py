@@ -3,8 +3,8 @@
 import asyncio
 import signal
 
-from tests.e2e.conftest import about, environment, run_gateway
-from tests.faults.conftest import Answering, metric, settled
+from tests.e2e.conftest import about, run_gateway
+from tests.faults.conftest import Answering, environment, metric, settled
 from tests.running import eventually
 from tests.servers import bundled, sentinel, sentinel_url
 

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from gateway.dedup.store import Times
 from gateway.store import Script
-from tests.e2e.conftest import Running, about, environment, run_gateway
-from tests.faults.conftest import CLAIM, FINISH, RENEW, Answering, metric, settled
+from tests.e2e.conftest import Running, about, run_gateway
+from tests.faults.conftest import CLAIM, FINISH, RENEW, Answering, environment, metric, settled
 from tests.faults.proxy import CUT, SILENT, UNSENT, Proxy
 from tests.running import ROOT, eventually
 from tests.scripted import reply

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from gateway.dedup.store import CHANNEL
 from gateway.embedded import EmbeddedValkey
-from tests.e2e.conftest import Running, about, environment, run_gateway
-from tests.faults.conftest import Answering, metric, settled
+from tests.e2e.conftest import Running, about, run_gateway
+from tests.faults.conftest import Answering, environment, metric, settled
 from tests.faults.proxy import Proxy
 from tests.running import eventually
 from tests.scripted import reply

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.embedded import EmbeddedValkey
-from tests.e2e.conftest import Running, about, environment, run_gateway
+from tests.e2e.conftest import Running, about, run_gateway
+from tests.faults.conftest import environment
 from tests.running import eventually
 from tests.scripted import Request, ScriptedUpstream
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.breaker import FAILURES
-from tests.e2e.conftest import about, environment, run_gateway
-from tests.faults.conftest import Answering, metric, settled
+from tests.e2e.conftest import about, run_gateway
+from tests.faults.conftest import Answering, environment, metric, settled
 from tests.faults.proxy import Proxy
 from tests.running import eventually
 
