@@ -10,7 +10,7 @@ Rules
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +27,7 @@ _POLL_FIRST_S: Final = 0.25
 _POLL_MAX_S: Final = 2.0
 _LOST_CONTACT_S: Final = 5.0
 _LOOKS: Final = 3
-_PUBLISH_AFTER_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
+_AGAIN_AFTER_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +176,7 @@ class Fleet:
 
     async def resign(self, terms: Terms, owner: str) -> None:
         """Try for a while to give back what was claimed unheard, perhaps, and will not be used."""
-        for pause_s in _PUBLISH_AFTER_S:
-            await asyncio.sleep(pause_s)
-            with suppress(StoreUnavailable):
-                await self._store.abandon(terms.key, owner, has_asked=False)
-                return
+        await _persistently(lambda: self._store.abandon(terms.key, owner, has_asked=False))
 
     async def publish(self, terms: Terms, owner: str, answer: Answer) -> float:
         """Tell the fleet; return for how many seconds the answer is kept. Raises StoreUnavailable."""
@@ -194,11 +190,7 @@ class Fleet:
 
     async def publish_later(self, terms: Terms, owner: str, answer: Answer) -> None:
         """Try for a while what Redis would not take: an answer was paid for, and somebody elsewhere may wait for it."""
-        for pause_s in _PUBLISH_AFTER_S:
-            await asyncio.sleep(pause_s)
-            with suppress(StoreUnavailable):
-                await self.publish(terms, owner, answer)
-                return
+        await _persistently(lambda: self.publish(terms, owner, answer))
 
     async def refresh(self, terms: Terms, owner: str, answer: Answer) -> float:
         """Let an answer that was asked for afresh take the place of an earlier one; return as `publish` does."""
@@ -221,6 +213,15 @@ class Fleet:
         if done is Finished.LOST and not is_fresh:
             self._sources.on_lost_lease()
         return 0.0
+
+
+async def _persistently(work: Callable[[], Awaitable[object]]) -> None:
+    """Do it as soon as Redis lets it be done, or give it up after a while."""
+    for pause_s in _AGAIN_AFTER_S:
+        await asyncio.sleep(pause_s)
+        with suppress(StoreUnavailable):
+            await work()
+            return
 
 
 def _may_go_on(terms: Terms) -> None:
