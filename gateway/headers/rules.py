@@ -21,7 +21,8 @@ from typing import Final
 from multidict import CIMultiDict
 
 from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply, as_anyone_reads
-from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
+from gateway.policy.model import CallerEntry, HeadersClause
+from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS
 
 Pairs = list[tuple[str, str]]
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from gateway.operations import QUESTIONS
-from gateway.policy.model import ANY, FieldsClause, Policy
+from gateway.policy.model import FieldsClause, Policy
+from gateway.policy.values import ANY
 
 
 def effects(policy: Policy) -> Iterator[str]:

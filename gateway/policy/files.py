@@ -22,7 +22,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from gateway.policy.effects import effects
 from gateway.policy.match import Route, Table, Tie, decide
-from gateway.policy.model import ANONYMOUS, ANY, Caller, CallersFile, DedupMode, Policy
+from gateway.policy.model import ANONYMOUS, Caller, CallersFile, DedupMode, Policy
+from gateway.policy.values import ANY
 
 SUFFIXES: Final = (".yaml", ".yml")
 _EXPECTED: Final = {

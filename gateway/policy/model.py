@@ -2,146 +2,40 @@
 
 Rules
 - Every model forbids what it does not know: a misspelt field is an error, never a default.
-- Durations are read once, here, and are seconds from then on.
-- A header that the gateway itself answers for cannot be set or removed by a policy: a policy that could
-  forge an identity would undo what the gateway promises.
 - Nothing here reads files, clocks or the environment.
 """
 
-import math
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Final, Literal, Self
-from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gateway.operations import BASE_PATH, OperationName
+from gateway.policy.values import (
+    ANY,
+    CallerName,
+    CallerOperation,
+    CallerPattern,
+    Duration,
+    HeaderName,
+    HeaderValue,
+    OperationPattern,
+    PositiveDuration,
+    Route,
+    Sha256,
+    SubtenantId,
+    TimeZone,
 )
 
-from gateway.operations import BASE_PATH, Found, OperationName, find
-
-ANY: Final = "*"
 ANONYMOUS: Final = "anonymous"
 FORWARDED: Final = "forwarded"
 _NO_LIMIT_S: Final = 86_400.0 * 366  # the window alone counts, up to a year
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5.6.2) without the underscore
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
-        *("te", "trailer", "transfer-encoding", "upgrade"),
-    },
-)
-# Whoever could set or remove one of these could forge an identity, break the framing or lose an answer.
-PROTECTED_HEADERS: Final = HOP_BY_HOP | {
-    *("authorization", "content-length", "expect", "host", "x-api-key"),
-    *("x-optum-correlation-id", "x-optum-subtenant-id", "x-optum-tenant-id"),
-}
-
-
-def read_duration(value: object) -> object:
-    """Turn `250ms`, `5s`, `2m`, `24h` or `30d` into seconds; leave anything else for the model to refuse."""
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        seconds = float(found[1]) * _UNIT_S[found[2]]
-        if math.isfinite(seconds):
-            return seconds
-    raise ValueError("a duration such as 250ms, 5s, 2m, 24h or 30d")
-
-
-def write_duration(seconds: float) -> str:
-    """The shortest spelling of a duration: the largest unit that divides it."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
-            return f"{seconds / _UNIT_S[unit]:.0f}{unit}"
-    return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
-
-
-def _matching(pattern: re.Pattern[str], expected: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if pattern.fullmatch(value) is None:
-            raise ValueError(expected)
-        return value
-
-    return AfterValidator(check)
-
-
-def _settable(name: str) -> str:
-    if name.lower() in PROTECTED_HEADERS:
-        raise ValueError("a header that the gateway does not answer for itself")
-    return name
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        raise ValueError("an IANA time zone such as America/New_York") from None
-    return name
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    PlainSerializer(write_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["5s", "125s", "24h"]}),
-]
-PositiveDuration = Annotated[Duration, Field(gt=0)]
-HeaderName = Annotated[
-    str, _matching(_HEADER_NAME, "a header name: letters, digits, hyphens"), AfterValidator(_settable)
-]
-HeaderValue = Annotated[str, _matching(_HEADER_VALUE, "a header value in visible ASCII, no blank at either end")]
-CallerName = Annotated[str, _matching(_NAME, "a name of lower-case letters, digits and hyphens, at most 63")]
-CallerPattern = Annotated[
-    str,
-    AfterValidator(lambda v: v if v == ANY or _NAME.fullmatch(v) else _refuse('a caller\'s name, or "*"')),
-]
-OperationPattern = Annotated[OperationName | Literal["*"], Field(union_mode="left_to_right")]
-CallerOperation = Annotated[OperationName | Literal["forwarded", "*"], Field(union_mode="left_to_right")]
-SubtenantId = Annotated[str, _matching(_SUBTENANT, "a subtenant id as Optum assigned it")]
-Sha256 = Annotated[str, _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret")]
-TimeZone = Annotated[str, AfterValidator(_time_zone)]
-
-
-def _refuse(expected: str) -> str:
-    raise ValueError(expected)
-
 
 class _Clause(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-def _route(value: str) -> str:
-    found = _ROUTE.fullmatch(value)
-    if found is None:
-        raise ValueError('a method and a path such as "GET /rcm/eligibility/v1/payers" or one that ends in "/*"')
-    if found[3] and not found[2].endswith("/"):
-        raise ValueError('a "*" only after a slash')
-    if any(segment in {".", ".."} for segment in found[2].split("/")):
-        raise ValueError("a path without dot segments")
-    if not found[3] and isinstance(find(found[1], found[2]), Found):
-        raise ValueError("a path that is not already one of the nine operations")
-    return value
-
-
-Route = Annotated[str, AfterValidator(_route)]
 
 
 class Match(_Clause):

@@ -7,7 +7,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.exchange import CORRELATION_ID, Inbound, Reply
 from gateway.headers.rules import SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
-from gateway.policy.model import HOP_BY_HOP, PROTECTED_HEADERS, CallerEntry, HeadersClause
+from gateway.policy.model import CallerEntry, HeadersClause
+from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS
 
 Pairs = list[tuple[str, str]]
 MINE = "id-of-the-gateway"

@@ -8,8 +8,6 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.operations import BASE_PATH, OperationName
 from gateway.policy.model import (
-    HOP_BY_HOP,
-    PROTECTED_HEADERS,
     Caller,
     CallerEntry,
     CallersFile,
@@ -22,9 +20,8 @@ from gateway.policy.model import (
     Timeout,
     TokenClause,
     is_under_base_path,
-    read_duration,
-    write_duration,
 )
+from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS, read_duration, write_duration
 
 DIGEST = "0" * 64
 DURATION = re.compile(r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)")
