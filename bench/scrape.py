@@ -21,9 +21,9 @@ def fetch(port: int, path: str) -> str:
 
 
 def metric(port: int, name: str) -> int:
-    """Return the value of a metric without labels; 0 if there is none."""
+    """Return the sum of a metric over its labels; 0 if there is none."""
     lines = fetch(port, "/metrics").splitlines()
-    return next((int(float(line.partition(" ")[2])) for line in lines if line.startswith(f"{name} ")), 0)
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def release(upstream_port: int) -> None:

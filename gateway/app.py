@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import random
-import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,52 +20,40 @@ import uuid_utils
 from aiohttp import web
 
 from gateway.breaker import Breaker
-from gateway.connect import StoreUrlError, connect
+from gateway.connect import connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
 from gateway.dedup.step import DedupStep
 from gateway.dedup.store import CHANNEL, FlightStore
-from gateway.embedded import EmbeddedUnavailable, EmbeddedValkey
-from gateway.exchange import Record
+from gateway.exchange import CallRecord, Record
 from gateway.headers.step import HeadersStep
 from gateway.http.admin import AdminView, admin_application
 from gateway.http.ingress import Ingress, Limits, Observers
 from gateway.http.sockets import Sockets
-from gateway.http.upstream import Upstream, open_session
+from gateway.http.upstream import CallObservers, Upstream, open_session
+from gateway.in_flight import InFlight
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
 from gateway.policy.explain import describe
 from gateway.policy.files import PolicySet, load
-from gateway.policy.model import ANONYMOUS
-from gateway.sealing import Key, Sealing, new_key
+from gateway.recovery.step import RecoverStep
+from gateway.recovery.step import Sources as RecoverySources
+from gateway.recovery.store import IdStore
+from gateway.sealing import Sealing
 from gateway.settings import Address, Settings, variable
-from gateway.store import Store, StoreUnavailable
+from gateway.start import StartError, affordable, first_token, open_store, refuse_exposure, ring_and_url
+from gateway.store import Store
 from gateway.subscription import Subscription
-from gateway.telemetry.log import Log, log_record
+from gateway.telemetry.log import Log, log_call, log_record
 from gateway.telemetry.metrics import Metrics
 from gateway.token.client import TokenClient
-from gateway.token.life import Cause
-from gateway.token.step import FetchResult, TokenKeeper, TokenNotIssued, TokenStep
+from gateway.token.step import FetchResult, TokenKeeper, TokenStep
 from gateway.token.step import Sources as TokenSources
 from gateway.token.store import TokenStore
 
 VERSION: Final = importlib.metadata.version("eligibility-gateway")
-_NO_TOKEN_ENDPOINT: Final = frozenset({404, 405, 410})
-_START_PATIENCE_S: Final = 3.0  # for what is started at the same moment as we are
-_RETRY_S: Final = 0.25
-_REDIS_TROUBLE: Final = {
-    "answer": "something there that is no Redis",
-    "loading": "a Redis that is still loading its data",
-    "refused": "a Redis that refuses the user or the password",
-    "timeout": "nothing there that answers in time (a rediss:// URL needs a Redis with TLS)",
-}
 _BACKLOG: Final = 4096
-_SPARE_DESCRIPTORS: Final = 256
 _CLEANUP_S: Final = 0.5
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message is one sentence for whoever started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,42 +103,51 @@ async def _serve(settings: Settings, log: Log) -> int:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    settings: Settings,
+    log: Log,
+    now: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Gateway]:
     """Build everything, join it and listen; afterwards take it apart in the opposite order.
 
-    Raises StartError and PolicyFilesError.
+    `now` is the clock of what is measured, never of what is limited. Raises StartError and PolicyFilesError.
     """
     policies = load(settings.policies)
-    _refuse_exposure(policies, settings)
-    metrics = Metrics(version=VERSION, python_version=platform.python_version(), fetch_results=FetchResult)
-    sockets = Sockets(_affordable(settings.max_in_flight, log))
+    refuse_exposure(policies, settings)
+    metrics = _metrics(policies, log)
+    in_flight = InFlight()
+    sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
-        keys, redis_url = _ring_and_url(settings, stack)
+        keys, redis_url = ring_and_url(settings, stack)
         new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)
-        store = await _open_store(new_store, stack)
+        store = await open_store(new_store, stack)
         session = await stack.enter_async_context(open_session(sockets))
         sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.policies):
-            await _first_token(keeper, settings, log)
+            await first_token(keeper, settings, log)
         urgent = new_store()  # a line of its own: those who wait cannot starve it
         stack.push_async_callback(urgent.close)
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
         client_id = settings.upstream_client_id.get_secret_value()
         steps = Steps(
-            dedup=DedupStep(flights, sealing.name, upstream=settings.upstream_url, credential=client_id),
+            dedup=DedupStep(
+                flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
+            ),
+            recover=RecoverStep(IdStore(store, sealing), _recovery_sources(metrics, now)),
             headers=HeadersStep(),
-            token=TokenStep(keeper, time.monotonic),
-            upstream=Upstream(session, settings.upstream_url, sockets, time.monotonic),
+            token=TokenStep(keeper, now),
+            upstream=Upstream(session, settings.upstream_url, sockets, in_flight, _call_observers(metrics, log, now)),
         )
         limits = Limits(
             in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
         )
-        ingress = Ingress(Pipeline(policies, steps), limits, sockets, _observers(metrics, log))
+        ingress = Ingress(Pipeline(policies, steps), limits, sockets, in_flight, _observers(metrics, log, now))
         metrics.watch(
-            in_flight=lambda: ingress.in_flight,
+            in_flight=in_flight,
+            now=now,
             token_age=lambda: _age(keeper),
             followers=lambda: flights.followers,
             flights=lambda: flights.count,
@@ -175,48 +171,6 @@ async def open_gateway(settings: Settings, log: Log) -> AsyncIterator[Gateway]:
             redis="embedded" if settings.is_embedded else "external",
         )
         yield Gateway(ingress, flights, traffic)
-
-
-def _refuse_exposure(policies: PolicySet, settings: Settings) -> None:
-    if ANONYMOUS not in policies.callers or settings.listen.is_loopback or settings.allow_public_anonymous:
-        return
-    place = policies.caller_sources[ANONYMOUS].place("callers", ANONYMOUS)
-    raise StartError(
-        f"{place}: found the caller 'anonymous' with a listener beyond this machine ({settings.listen}), expected "
-        f"callers with secrets, or {variable('allow_public_anonymous')}=true where the network is the boundary",
-    )
-
-
-def _ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key, ...], str]:
-    """Start the bundled Valkey where it is wanted; without keys of its own it gets one that dies with it."""
-    if not settings.is_embedded:
-        return settings.keys, settings.redis_url.get_secret_value()
-    try:
-        embedded = stack.enter_context(EmbeddedValkey())
-    except EmbeddedUnavailable as error:
-        raise StartError(str(error)) from error
-    return settings.keys or (new_key("embedded"),), embedded.url
-
-
-async def _open_store(new_store: Callable[[], Store], stack: AsyncExitStack) -> Store:
-    try:
-        store = new_store()
-    except StoreUrlError as error:
-        raise StartError(f"{variable('redis_url')}: {error}") from error
-    stack.push_async_callback(store.close)
-    give_up_at = time.monotonic() + _START_PATIENCE_S
-    while True:
-        try:
-            await store.ping()
-        except StoreUnavailable as error:
-            if time.monotonic() > give_up_at:
-                found = _REDIS_TROUBLE.get(str(error), "no Redis that answers there")
-                raise StartError(
-                    f"{variable('redis_url')}: found {found}, expected a Redis or Valkey, or 'embedded'",
-                ) from error
-            await asyncio.sleep(_RETRY_S)
-        else:
-            return store
 
 
 def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
@@ -275,62 +229,49 @@ def _token_keeper(
     )
 
 
-async def _first_token(keeper: TokenKeeper, settings: Settings, log: Log) -> None:
-    """Have a token before the first request; start without one only if the endpoint answers and is not itself."""
-    give_up_at = time.monotonic() + _START_PATIENCE_S
-    while True:
-        try:
-            await keeper.obtain()
-        except TokenNotIssued as error:
-            answer = error.answer
-            if answer.cause is Cause.REFUSED:
-                raise StartError(
-                    f"{variable('upstream_client_id')}, {variable('upstream_client_secret')}: found credentials that "
-                    f"the token endpoint of {variable('upstream_url')} refuses, expected those that Optum issued for "
-                    "this environment",
-                ) from error
-            if answer.status in _NO_TOKEN_ENDPOINT:
-                raise StartError(
-                    f"{variable('upstream_url')}: found no token endpoint at {settings.upstream_url}{TOKEN_PATH} (it "
-                    f"answers {answer.status}), expected the API's address",
-                ) from error
-            if answer.is_reachable:
-                log.warning("no token yet", reason="the token endpoint gives none", status=answer.status)
-                return
-            if time.monotonic() > give_up_at:
-                raise StartError(
-                    f"{variable('upstream_url')}: found no token endpoint that can be reached at "
-                    f"{settings.upstream_url}{TOKEN_PATH}, expected the API's address",
-                ) from error
-            await asyncio.sleep(min(error.wait_s, _RETRY_S * 4) + 0.01)
-        else:
-            return
+def _metrics(policies: PolicySet, log: Log) -> Metrics:
+    metrics = Metrics(
+        version=VERSION,
+        python_version=platform.python_version(),
+        fetch_results=FetchResult,
+        payers={payer for policy in policies.policies for payer in policy.metrics.payers},
+        wall_now=time.time,
+    )
+    metrics.policies_read(is_good=True)
+    log.on_skipped(metrics.lines_skipped)
+    return metrics
 
 
-def _observers(metrics: Metrics, log: Log) -> Observers:
+def _recovery_sources(metrics: Metrics, now: Callable[[], float]) -> RecoverySources:
+    return RecoverySources(
+        now=now,
+        wall_now=time.time,
+        jitter=random.random,
+        new_id=_new_id,
+        on_tried=metrics.recovery_tried,
+        on_ended=metrics.recovery_ended,
+    )
+
+
+def _call_observers(metrics: Metrics, log: Log, now: Callable[[], float]) -> CallObservers:
+    def on_call(call: CallRecord) -> None:
+        metrics.observe_call(call)
+        log_call(log, call)
+
+    return CallObservers(now=now, on_call=on_call)
+
+
+def _observers(metrics: Metrics, log: Log, now: Callable[[], float]) -> Observers:
     def on_record(record: Record) -> None:
         metrics.observe(record)
         log_record(log, record)
 
     return Observers(
-        now=time.monotonic,
+        now=now,
         new_id=_new_id,
         on_record=on_record,
         on_defect=lambda defect: log.error("defect", error=type(defect).__name__),
     )
-
-
-def _affordable(requests: int, log: Log) -> int:
-    """Raise the limit of open files as far as it goes; return how many sockets it allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    sockets = hard - _SPARE_DESCRIPTORS if hard != resource.RLIM_INFINITY else 2 * requests
-    if sockets < 2:  # noqa: PLR2004 - a caller and a call
-        raise StartError(f"found a limit of {hard} open files, expected more than {_SPARE_DESCRIPTORS + 2} (ulimit -n)")
-    if sockets < requests:
-        log.warning("notice", notice=f"{variable('max_in_flight')} is {sockets}: the limit of open files is {hard}")
-    return sockets
 
 
 def _admin_runner(view: AdminView) -> web.AppRunner:

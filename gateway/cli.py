@@ -81,12 +81,13 @@ def serve() -> None:
 
     Exit codes: 0 ended with nothing lost, 1 ended with requests still in flight, 2 cannot start.
     """
-    from gateway.app import StartError, run
+    from gateway.app import run
+    from gateway.start import StartError
     from gateway.telemetry.log import open_log
 
     try:
         settings = read_settings(os.environ)
-        code = run(settings, open_log(settings.log_level))
+        code = run(settings, open_log(settings.log_level, requests_per_s=settings.log_requests_per_s))
     except (SettingsError, PolicyFilesError) as error:
         _fail(*(str(problem) for problem in error.problems))
     except StartError as error:

@@ -222,14 +222,28 @@ class Overloaded(GatewayError):
 
 
 class AnswerPending(GatewayError):
-    """The caller's time is up while another request for the same answer is still under way."""
+    """The caller's time is up while the answer is still under way; when it comes it is kept."""
 
     code = "answer_pending"
     status = 504
     title = "The answer is still under way."
-    hint = "The same question is being asked; retry, and the answer is yours without another call once it is here."
+    hint = (
+        "The transaction goes on, and its answer is kept: retry, and it is yours without another call as soon as it is "
+        "here."
+    )
     source = Source.UPSTREAM
     retry_safe = True
+
+
+class DeadlineExceeded(GatewayError):
+    """The caller's time is up, and an answer that comes later is kept for nobody."""
+
+    code = "deadline_exceeded"
+    status = 504
+    title = "The answer did not come within the caller's time."
+    hint = "The transaction may exist upstream: look it up by the correlation id before you submit again."
+    source = Source.UPSTREAM
+    retry_safe = False
 
 
 class QuestionSpent(GatewayError):

@@ -3,7 +3,8 @@
 Rules
 - `Inbound`, `Outbound` and `Reply` are values: what was received, what is sent upstream, what goes back.
 - `Exchange` is the one thing that grows while a request passes through the house: steps add facts to it.
-- `Record` is the frozen sum of a finished exchange; metrics and the log line are functions of it alone.
+- `Record` is the frozen sum of a finished exchange, `CallRecord` of a finished upstream call, which may outlive the
+  exchange that made it; metrics and log lines are functions of these two alone.
 - Header names keep the case in which they came; they are compared without case (RFC 9110, section 5.1).
 - No repr here shows a header value, a body or a target: all three may carry PHI.
 
@@ -22,6 +23,7 @@ from gateway.operations import Operation
 from gateway.policy.model import FORWARDED, Caller, Policy
 
 UNKNOWN: Final = "unknown"
+OTHER_PAYER: Final = "other"
 CORRELATION_ID: Final = "x-optum-correlation-id"
 
 Headers = CIMultiDict[str]
@@ -88,6 +90,14 @@ class Reply(Struct, frozen=True, kw_only=True):
             await self.rest.aclose()
 
 
+class Trace(Struct, frozen=True):
+    """Where a request stands in a distributed trace (W3C Trace Context): 32 and 16 lower-case hex digits."""
+
+    trace_id: str
+    span_id: str
+    is_sampled: bool = True
+
+
 class DecisionKind(StrEnum):
     """The four things that deduplication can do with a request."""
 
@@ -95,6 +105,18 @@ class DecisionKind(StrEnum):
     FOLLOW = "follow"
     REPLAY = "replay"
     BYPASS = "bypass"
+
+
+class Recovery(StrEnum):
+    """What came of looking for a submission that was cut without an answer.
+
+    UNAVAILABLE: the list could not be read. REUSED: the correlation id may name another submission as well.
+    """
+
+    RECOVERED = "recovered"
+    NOT_FOUND = "not_found"
+    UNAVAILABLE = "unavailable"
+    REUSED = "reused"
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -113,9 +135,13 @@ class Decision(Struct, frozen=True, kw_only=True):
     is_upstream_duplicate: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Exchange:
-    """One request on its way. `started_at` and all durations are seconds of the loop's clock."""
+    """One request on its way. All instants and durations are seconds of the loop's clock.
+
+    `goes_on`: an answer that comes after the caller's time is kept for whoever asks again. `waiting_since` and
+    `waited_s`: not the gateway's own time, but that of the upstream, the token endpoint, a leader or the caller itself.
+    """
 
     inbound: Inbound
     correlation_id: str
@@ -130,6 +156,28 @@ class Exchange:
     upstream_status: int | None = None
     upstream_calls: int = 0
     token_wait_s: float = 0.0
+    follow_s: float | None = None
+    payer: str = OTHER_PAYER
+    trace: Trace | None = None
+    budget_s: float | None = None
+    goes_on: bool = False
+    timed_out_by: str = ""
+    recovery: str = ""
+    left_at: float | None = None
+    waiting_since: float | None = None
+    waited_s: float = 0.0
+
+    def waits(self, now: float) -> None:
+        """From now on it is not us who take the time."""
+        self.waiting_since = now
+
+    def resumes(self, now: float) -> float:
+        """The wait is over, if there was one; return how long it was."""
+        if self.waiting_since is None:
+            return 0.0
+        waited_s, self.waiting_since = now - self.waiting_since, None
+        self.waited_s += waited_s
+        return waited_s
 
     @property
     def operation_name(self) -> str:
@@ -190,7 +238,31 @@ class Record(Struct, frozen=True, kw_only=True):
     upstream_status: int | None
     upstream_calls: int
     token_wait_s: float
+    follow_s: float | None
+    own_s: float
+    budget_s: float | None
+    payer: str
+    timed_out_by: str
+    recovery: str
+    left_s: float | None
     dedup: Decision | None
     request_bytes: int
     reply_bytes: int
     is_complete: bool
+    trace: Trace | None
+
+
+class CallRecord(Struct, frozen=True, kw_only=True):
+    """One finished upstream call; `is_awaited` is false where the request that made it has its record already."""
+
+    operation: str
+    caller: str
+    payer: str
+    status: int | None
+    outcome: str
+    timed_out_by: str
+    correlation_id: str
+    trace_id: str
+    duration_s: float
+    is_awaited: bool
+    trace: Trace | None

@@ -3,16 +3,18 @@
 http/ingress   accepts what is unambiguous and makes an Inbound
 callers        says who asks
 operations     says which of the nine operations it is
-policy         says what governs: no policy, no passage
+policy         says what governs, and for how long the caller waits: no policy, no passage
 headers        says on whose behalf
 http/ingress   reads the body, of those who may ask
 dedup          has one question asked once, however often and wherever it comes
+recovery       what was cut off is looked up: it may be there all the same
 headers        what goes upstream: the policy's, and nothing forged
 token          a good token, and once more with another if the upstream refuses it
 http/upstream  the call itself
 telemetry      one record, when the reply has left
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +24,15 @@ from multidict import CIMultiDict
 from gateway import operations
 from gateway.callers.identify import Callers, Identified, NotIdentified
 from gateway.dedup.step import DedupStep
-from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
+from gateway.errors import AnswerPending, DeadlineExceeded, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
+from gateway.headers.prefer import shortened_s
 from gateway.headers.rules import choose_subtenant
 from gateway.headers.step import HeadersStep
 from gateway.http.upstream import Upstream
 from gateway.policy.files import PolicySet
+from gateway.recovery.step import RecoverStep
+from gateway.telemetry.payer import payer_of
 from gateway.token.step import TokenStep
 
 
@@ -36,6 +41,7 @@ class Steps:
     """What takes part in a request, named by its room."""
 
     dedup: DedupStep
+    recover: RecoverStep
     headers: HeadersStep
     token: TokenStep
     upstream: Upstream
@@ -44,6 +50,7 @@ class Steps:
         """The order of steps, outermost first: each sees what the one before it made of the request."""
         return (
             self.dedup,  # first: no injected header is part of a question, and a replay costs neither token nor call
+            self.recover,  # within a flight: what was cut is found for all who wait, and kept for whoever asks again
             self.headers,  # what a caller sent under a protected name is gone before a value is added
             self.token,  # last before the call: a retry after 401 repeats nothing but the token and the call
         )
@@ -65,14 +72,17 @@ class Pipeline:
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Return the upstream's answer as the policy lets it pass. Raises GatewayError where there is none."""
-        inbound = exchange.inbound
+        inbound, policy = exchange.inbound, exchange.governing
         outbound = Outbound(
-            method=inbound.method,
-            raw_target=inbound.raw_target,
-            headers=CIMultiDict(),
-            body=inbound.body,
+            method=inbound.method, raw_target=inbound.raw_target, headers=CIMultiDict(), body=inbound.body
         )
-        return await self._forward(exchange, outbound)
+        exchange.payer = payer_of(inbound.body, policy.metrics.payer_set)
+        exchange.budget_s = shortened_s(policy.timeout.caller_s, inbound.headers.getall("Prefer", ()))
+        try:
+            async with asyncio.timeout(exchange.budget_s):
+                return await self._forward(exchange, outbound)
+        except TimeoutError:
+            raise (AnswerPending(retry_after_s=1) if exchange.goes_on else DeadlineExceeded()) from None
 
     def _identify(self, exchange: Exchange) -> None:
         headers = exchange.inbound.headers

@@ -125,6 +125,12 @@ class Settings(BaseModel):
         default="info",
         description="`debug`, `info`, `warning` or `error`.",
     )
+    log_requests_per_s: int = Field(
+        default=100,
+        ge=1,
+        description="Lines of finished requests in a second, of good ones and of failures each; what is left out is "
+        "counted. 100 a second are at most 7 GB a day.",
+    )
     max_in_flight: int = Field(
         default=15_000,
         ge=1,

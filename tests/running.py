@@ -118,3 +118,10 @@ async def eventually(condition: Any, timeout_s: float = 20.0) -> Any:  # noqa: A
         while not (found := await condition()):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.01)
         return found
+
+
+def total(exposition: str, name: str) -> float:
+    """The sum of a metric's samples; `name` may go on with labels: `redis_errors_total{reason="timeout"`."""
+    full = f"eligibility_gateway_{name}"
+    lines = [line for line in exposition.splitlines() if line.startswith(full) and line[len(full)] in "{ ,}"]
+    return sum(float(line.partition(" # ")[0].rpartition(" ")[2]) for line in lines)

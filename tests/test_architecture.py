@@ -20,18 +20,20 @@ LAYERS = (
     ("cli",),
     ("demo",),
     ("app", "forget", "simulator"),
+    ("start",),
     ("http", "pipeline"),
-    ("headers", "token", "callers", "dedup", "discovery", "telemetry"),
-    ("exchange",),
+    ("headers", "token", "callers", "dedup", "recovery", "discovery", "telemetry"),
+    ("exchange", "in_flight"),
     ("policy",),
     ("operations", "errors", "settings", "sealing", "store", "line", "connect", "subscription", "breaker", "embedded"),
 )
-ROOMS = ("headers", "token", "callers", "dedup", "discovery")
+ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
 TOPS = {
     "cli": ("__main__",),
     "app": ("cli", "demo"),
     "forget": ("cli",),
+    "start": ("app", "cli"),
     "simulator": ("cli", "demo"),
     "demo": ("cli",),
 }
@@ -41,7 +43,12 @@ ONLY = {
     "redis": ("connect.py", "line.py", "store.py", "subscription.py", "*/store.py"),
     "hiredis": ("store.py", "line.py"),
     "aiohttp": ("app.py", "http/*", "*/client.py", "*/callbacks.py", "simulator/*", "demo/*"),
-    "prometheus_client": ("telemetry/metrics.py", "demo/client.py"),  # the demo scrapes as Prometheus does
+    "prometheus_client": (
+        "telemetry/metrics.py",
+        "telemetry/families.py",
+        "telemetry/series.py",
+        "demo/client.py",
+    ),  # the demo scrapes as Prometheus does
     "structlog": ("telemetry/log.py",),
     "ruamel": ("policy/files.py",),
     "typer": ("cli.py",),

@@ -81,11 +81,13 @@ def problems_table() -> str:
 
 def metrics_table() -> str:
     """Every metric with its labels."""
-    metrics = Metrics(version="", python_version="", fetch_results=())
+    metrics = Metrics(version="", python_version="", fetch_results=(), wall_now=float)
     rows = []
     for collector in metrics.registry._collector_to_names:  # noqa: SLF001 - the only list there is
         (family, *_) = collector.describe()  # type: ignore[attr-defined]
-        labels = ", ".join(f"`{label}`" for label in getattr(collector, "_labelnames", ())) or "none"
+        names = getattr(collector, "labels", None)  # ours; the library's own have a method of this name
+        names = names if isinstance(names, tuple) else getattr(collector, "_labelnames", ())
+        labels = ", ".join(f"`{label}`" for label in names) or "none"
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |\n")
     return "| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(sorted(rows))

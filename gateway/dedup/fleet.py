@@ -52,7 +52,6 @@ class Terms(Struct, frozen=True, kw_only=True):
     group: int
     window: Window
     correlation_id: str
-    waits_until: float
     may_bypass_store: bool
 
 

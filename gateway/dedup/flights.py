@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from gateway.dedup.fleet import Answer, Fleet, Followed, Replayed, Seen, Sources, Terms
 from gateway.dedup.replay import SHARE_MAX_BYTES, Landing, NoAnswer, NotShareable, share
 from gateway.dedup.store import Lead, Spent, Wait
-from gateway.errors import AnswerPending, GatewayError, Internal, Overloaded, QuestionSpent, Stopped
+from gateway.errors import GatewayError, Internal, Overloaded, QuestionSpent, Stopped
 from gateway.exchange import Reply
 from gateway.store import StoreUnavailable
 
@@ -94,13 +94,17 @@ class Flights:
         self._renewing: asyncio.TimerHandle | None = None  # one for all: a timer a flight costs more than its lease
         self.followers = 0  # who wait now, for the gauge
 
-    async def answer(self, terms: Terms, call: Call) -> Outcome:
-        """Lead, follow or replay. Raises GatewayError where there is no answer."""
+    async def answer(self, terms: Terms, call: Call, on_follow: Callable[[], None]) -> Outcome:
+        """Lead, follow or replay; say when a wait for another's answer begins. Raises GatewayError.
+
+        Whoever is cancelled, because its caller waits no longer, takes nothing from the others.
+        """
         place = (terms.key, terms.group)
         while (flight := self._flights.get(place)) is not None:
             if flight.outcome is None:
                 joined_at = self._sources.now()
-                outcome = await self._follow(flight, terms)
+                on_follow()
+                outcome = await self._follow(flight)
                 if isinstance(outcome, Followed) and outcome.landed_at < joined_at:
                     continue  # it had landed elsewhere, and word of it was still on its way
                 return outcome
@@ -117,8 +121,9 @@ class Flights:
         if isinstance(seen, Replayed):  # no task for what is there already
             self._over(flight, seen)
             return seen
-        task = self._own(self._fly(flight, seen, call))
-        return await (self.bounded(_outcome(task), terms) if isinstance(seen, Wait) else _outcome(task))
+        if isinstance(seen, Wait):
+            on_follow()
+        return await _outcome(self._own(self._fly(flight, seen, call)))
 
     async def watch(self, terms: Terms, call: Call) -> tuple[Seen | None, Led]:
         """Ask upstream in any case, and say what `answer` would have found; None where Redis is silent."""
@@ -154,25 +159,17 @@ class Flights:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, flight: _Flight, terms: Terms) -> Outcome:
+    async def _follow(self, flight: _Flight) -> Outcome:
         if len(flight.followers) >= MAX_FOLLOWERS:
             raise Overloaded(retry_after_s=1)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         flight.followers.add(future)
         self.followers += 1
         try:
-            return await self.bounded(_outcome(future), terms)
+            return await _outcome(future)
         finally:
             flight.followers.discard(future)
             self.followers -= 1
-
-    async def bounded(self, work: Awaitable[T], terms: Terms) -> T:
-        """Await something for as long as the request waits. Raises AnswerPending."""
-        try:
-            async with asyncio.timeout(max(terms.waits_until - self._sources.now(), 0.0)):
-                return await work
-        except TimeoutError:
-            raise AnswerPending(retry_after_s=1) from None
 
     async def _fly(self, flight: _Flight, seen: Seen | None, call: Call) -> Outcome:
         """Bring a flight to its end. Raises what the call raises."""

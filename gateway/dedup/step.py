@@ -4,6 +4,7 @@ Order of places: a flight of this process, then one of the fleet or a kept answe
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,21 +19,20 @@ from gateway.dedup.replay import NoAnswer, NotShareable, Shared, difference
 from gateway.dedup.store import Lead, Spent, Wait
 from gateway.dedup.window import Window, window_of
 from gateway.errors import (
-    AnswerPending,
     DedupUnavailable,
     GatewayError,
     Overloaded,
     QuestionSpent,
     error_of,
 )
-from gateway.exchange import Decision, DecisionKind, Exchange, Forward, Outbound, Reply
+from gateway.exchange import Decision, DecisionKind, Exchange, Forward, Outbound, Recovery, Reply
+from gateway.in_flight import InFlight
 from gateway.operations import QUESTIONS, OperationName
 from gateway.policy.model import DedupClause, DedupMode
 
 CACHE_STATUS: Final = "Cache-Status"
 _OURS: Final = "eligibility-gateway"
 _ALONE_AT_ONCE: Final = 8  # of those whose answer is too large to be shared
-_WAITED: Final = (AnswerPending, QuestionSpent)
 _NOT_DECIDED: Final = (DedupUnavailable, Overloaded)
 
 
@@ -48,9 +48,20 @@ class _Rules:
 class DedupStep:
     """After it, one question has cost one call, wherever and however often it was asked within the window."""
 
-    def __init__(self, flights: Flights, name: Naming, *, upstream: str, credential: str) -> None:
+    def __init__(  # noqa: PLR0913 - one fact each
+        self,
+        flights: Flights,
+        name: Naming,
+        in_flight: InFlight,
+        now: Callable[[], float],
+        *,
+        upstream: str,
+        credential: str,
+    ) -> None:
         self._flights = flights
         self._name = name
+        self._in_flight = in_flight
+        self._now = now
         self._upstream = upstream
         self._credential = credential
         self._rules: dict[int, _Rules] = {}
@@ -63,7 +74,7 @@ class DedupStep:
         if clause.mode is DedupMode.OFF or operation is None or operation not in QUESTIONS:
             return await forward(exchange, outbound)
         rules = self._rules_of(clause)
-        call = partial(forward, exchange, outbound)
+        call = partial(self._lead, forward, exchange, outbound)
         try:
             match decide(operation, exchange.inbound, rules.fields):
                 case Pass(reason):
@@ -76,7 +87,7 @@ class DedupStep:
                     return await self._ask(exchange, call, terms, is_fresh=is_fresh)
         except GatewayError as error:
             if exchange.dedup is None and not isinstance(error, _NOT_DECIDED):
-                _decided(exchange, DecisionKind.FOLLOW if isinstance(error, _WAITED) else DecisionKind.LEAD)
+                _decided(exchange, DecisionKind.FOLLOW if isinstance(error, QuestionSpent) else DecisionKind.LEAD)
             raise
 
     async def _ask(self, exchange: Exchange, call: Call, terms: Terms, *, is_fresh: bool) -> Reply:
@@ -85,23 +96,17 @@ class DedupStep:
             return self._led(exchange, await self._flights.refresh(terms, call), Reason.REQUESTED)
         if exchange.governing.dedup.mode is DedupMode.SHADOW:
             return self._shadowed(exchange, *await self._flights.watch(terms, call))
-        outcome = await self._flights.answer(terms, call)
-        match outcome:
-            case Led():
-                return self._led(exchange, outcome, "" if outcome.has_lease else Reason.STORE_UNAVAILABLE)
-            case Replayed():
-                return self._replayed(exchange, outcome)
+        match await self._flights.answer(terms, call, partial(self._follows, exchange)):
+            case Led() as led:
+                return self._led(exchange, led, "" if led.has_lease else Reason.STORE_UNAVAILABLE)
+            case Replayed() as replayed:
+                return self._replayed(exchange, replayed)
             case Followed(landing):
+                self._follows_no_more(exchange)
                 if not isinstance(landing, NotShareable):
                     return self._followed(exchange, landing)
-                try:
-                    await self._flights.bounded(self._alone.acquire(), terms)
-                except AnswerPending:
-                    raise Overloaded(retry_after_s=1) from None
-                try:
+                async with self._alone:
                     return await self._pass(exchange, call, Reason.TOO_LARGE)
-                finally:
-                    self._alone.release()
 
     def _terms(self, exchange: Exchange, operation: OperationName, question: Question, rules: _Rules) -> Terms:
         policy = exchange.governing
@@ -123,7 +128,6 @@ class DedupStep:
             group=id(policy),
             window=rules.window,
             correlation_id=exchange.correlation_id,
-            waits_until=exchange.started_at + policy.timeout.connect + policy.timeout.answer,
             may_bypass_store=rules.clause.store_unavailable == "bypass",
         )
 
@@ -132,6 +136,33 @@ class DedupStep:
         if rules is None:
             rules = self._rules[id(clause)] = _Rules(clause, field_rules(clause.fields), window_of(clause))
         return rules
+
+    # --- while it lasts ----------------------------------------------------------------------------------------
+
+    async def _lead(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
+        """Ask the upstream, in a task that the caller may have left; telemetry sees it all the same."""
+        self._follows_no_more(exchange)
+        if exchange.dedup is None or exchange.dedup.kind is DecisionKind.FOLLOW:
+            _decided(exchange, DecisionKind.LEAD)
+            self._will_be_kept(exchange)
+        self._in_flight.led.add(exchange)
+        try:
+            return await forward(exchange, outbound)
+        finally:
+            self._in_flight.led.discard(exchange)
+
+    def _follows(self, exchange: Exchange) -> None:
+        _decided(exchange, DecisionKind.FOLLOW)
+        self._will_be_kept(exchange)
+        exchange.waits(self._now())
+
+    def _follows_no_more(self, exchange: Exchange) -> None:
+        if exchange.dedup is not None and exchange.dedup.kind is DecisionKind.FOLLOW:
+            exchange.follow_s = (exchange.follow_s or 0.0) + exchange.resumes(self._now())
+
+    def _will_be_kept(self, exchange: Exchange) -> None:
+        clause = exchange.governing.dedup
+        exchange.goes_on = clause.mode is DedupMode.ENFORCE and clause.window > 0
 
     # --- what the caller gets, and what is known of it ---------------------------------------------------------
 
@@ -142,6 +173,8 @@ class DedupStep:
     def _led(self, exchange: Exchange, led: Led, bypass: str) -> Reply:
         _decided(exchange, DecisionKind.BYPASS if bypass else DecisionKind.LEAD, reason=bypass, led=led)
         stored = _stored(led.kept_s)
+        if exchange.recovery == Recovery.RECOVERED and not bypass:
+            return _marked(led.reply, f"fwd=miss{stored}; detail=recovered")
         return _marked(led.reply, f"fwd=bypass{stored}; detail={bypass}" if bypass else f"fwd=miss{stored}")
 
     def _followed(self, exchange: Exchange, landing: Shared | NoAnswer) -> Reply:

@@ -15,6 +15,7 @@ Rules
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPMethod, HTTPStatus
 from typing import Final, Protocol
 
@@ -37,11 +38,14 @@ from gateway.errors import (
     Overloaded,
     Stopped,
 )
-from gateway.exchange import CORRELATION_ID, UNKNOWN, Exchange, Inbound, Record, Reply
+from gateway.exchange import CORRELATION_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply
 from gateway.headers.correlation import choose_correlation_id, well_formed
+from gateway.headers.traceparent import trace_of
 from gateway.http.server import Request, Server
 from gateway.http.sockets import Sockets
 from gateway.http.strict import is_unambiguous
+from gateway.in_flight import InFlight
+from gateway.telemetry import timeouts
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
 _TRACE_ID: Final = "x-optum-trace-id"
@@ -72,11 +76,12 @@ class Observers:
 
 @dataclass(slots=True)
 class _Sent:
-    """How a reply left."""
+    """How a reply left; `had_left`: the caller had, before there was one."""
 
     code: str = ""
     body_bytes: int = 0
     is_complete: bool = False
+    had_left: bool = False
 
 
 class Pipeline(Protocol):
@@ -98,13 +103,14 @@ class Ingress:
         pipeline: Pipeline,
         limits: Limits,
         sockets: Sockets,
+        in_flight: InFlight,
         observers: Observers,
     ) -> None:
         self._pipeline = pipeline
         self._limits = limits
         self._sockets = sockets
         self._observers = observers
-        self._in_flight = 0
+        self._waiting = in_flight.waiting
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
@@ -112,7 +118,7 @@ class Ingress:
     @property
     def in_flight(self) -> int:
         """Requests being worked on."""
-        return self._in_flight
+        return len(self._waiting)
 
     @property
     def is_draining(self) -> bool:
@@ -146,22 +152,29 @@ class Ingress:
                 self._observers.new_id,
             ),
             started_at=self._observers.now(),
+            trace=trace_of(raw.headers.getall("traceparent", ())),
         )
-        self._in_flight += 1
+        self._waiting.add(exchange)
         self._idle.clear()
+        if isinstance(raw, Request):
+            raw.on_left = partial(self._left, exchange)
         reply: Reply | None = None
         sent = _Sent(code=Stopped.code)
         try:
             reply, sent.code = await self._reply(raw, exchange)
-            return await self._send(raw, reply, sent)
+            sent.had_left = exchange.left_at is not None
+            return await self._send(raw, exchange, reply, sent)
         finally:
             replied = reply or problem_reply(Stopped(), exchange.correlation_id)
             self._observers.on_record(self._record(exchange, replied, sent))
             if isinstance(raw, Request):
                 raw.is_over()
-            self._in_flight -= 1
-            if self._in_flight == 0:
+            self._waiting.discard(exchange)
+            if not self._waiting:
                 self._idle.set()
+
+    def _left(self, exchange: Exchange) -> None:
+        exchange.left_at = self._observers.now()
 
     async def _reply(self, raw: web.BaseRequest, exchange: Exchange) -> tuple[Reply, str]:
         """Return the reply, and the code of the problem if it is one."""
@@ -169,7 +182,10 @@ class Ingress:
             self._check(raw)
             # Before the body: whoever may not ask is told so without being read.
             self._pipeline.admit(exchange)
-            exchange.inbound = replace(exchange.inbound, body=await self._read_body(raw))
+            exchange.waits(self._observers.now())
+            body = await self._read_body(raw)
+            exchange.resumes(self._observers.now())
+            exchange.inbound = replace(exchange.inbound, body=body)
             return await self._pipeline.answer(exchange), ""
         except GatewayError as error:
             return problem_reply(error, exchange.correlation_id), error.code
@@ -180,7 +196,7 @@ class Ingress:
     def _check(self, raw: web.BaseRequest) -> None:
         if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
-        if self._in_flight > self._limits.in_flight or self._sockets.is_full:
+        if len(self._waiting) > self._limits.in_flight or self._sockets.is_full:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge
@@ -206,7 +222,13 @@ class Ingress:
         except (web.RequestPayloadError, OSError):
             raise BodyTorn from None
 
-    async def _send(self, raw: web.BaseRequest, reply: Reply, sent: _Sent) -> web.StreamResponse:
+    async def _send(
+        self,
+        raw: web.BaseRequest,
+        exchange: Exchange,
+        reply: Reply,
+        sent: _Sent,
+    ) -> web.StreamResponse:
         if isinstance(raw, Request):
             raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
         response: web.StreamResponse
@@ -226,6 +248,7 @@ class Ingress:
             if rest is None:
                 sent.body_bytes = len(reply.body)
             else:
+                exchange.waits(self._observers.now())  # for whoever is slower: the upstream, or the caller
                 await self._stream(response, reply.body if reply.rest is not None else b"", rest, sent)
             await response.write_eof()
             sent.is_complete = True
@@ -260,6 +283,9 @@ class Ingress:
         sent.body_bytes += len(part)
 
     def _record(self, exchange: Exchange, reply: Reply, sent: _Sent) -> Record:
+        now = self._observers.now()
+        exchange.resumes(now)
+        dedup, duration_s = exchange.dedup, now - exchange.started_at
         return Record(
             operation=exchange.operation_name,
             caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
@@ -269,15 +295,25 @@ class Ingress:
             code=sent.code,
             correlation_id=exchange.correlation_id,
             trace_id=well_formed(reply.headers.get(_TRACE_ID, "")),
-            duration_s=self._observers.now() - exchange.started_at,
+            duration_s=duration_s,
             upstream_s=exchange.upstream_s,
             upstream_status=exchange.upstream_status,
             upstream_calls=exchange.upstream_calls,
             token_wait_s=exchange.token_wait_s,
-            dedup=exchange.dedup,
+            follow_s=exchange.follow_s if dedup is not None and dedup.kind is DecisionKind.FOLLOW else None,
+            own_s=max(duration_s - exchange.waited_s, 0.0),
+            budget_s=exchange.budget_s,
+            payer=exchange.payer,
+            timed_out_by=timeouts.of_request(
+                sent.code, reply.status, reply.body, had_left=sent.had_left, by_call=exchange.timed_out_by
+            ),
+            recovery=exchange.recovery,
+            left_s=exchange.left_at - exchange.started_at if exchange.left_at is not None else None,
+            dedup=dedup,
             request_bytes=len(exchange.inbound.body),
             reply_bytes=sent.body_bytes,
             is_complete=sent.is_complete,
+            trace=exchange.trace,
         )
 
     def _refuse(self, error: GatewayError) -> web.Response:

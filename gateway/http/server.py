@@ -26,6 +26,7 @@ class Request(web.BaseRequest):
     """A request whose reply carries no header that aiohttp thought of by itself."""
 
     unwanted: tuple[str, ...] = ("Server",)
+    on_left: Callable[[], None] | None = None
 
     @classmethod
     def of(
@@ -37,12 +38,14 @@ class Request(web.BaseRequest):
         task: "asyncio.Task[None]",
     ) -> "Request":
         """Build it as aiohttp's own factory does."""
+        request = cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
         if isinstance(protocol, _Connection):
-            protocol.asks()
-        return cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
+            protocol.asks(request)
+        return request
 
     def is_over(self) -> None:
-        """Note that the connection is idle, unless there is more on it."""
+        """Note that the connection is idle, unless there is more on it; nobody is told any more that it was left."""
+        self.on_left = None
         if isinstance(self.protocol, _Connection):
             self.protocol.rests()
 
@@ -54,7 +57,7 @@ class Request(web.BaseRequest):
 class _Connection(RequestHandler):
     """aiohttp's connection, but for what it says when it cannot read a request."""
 
-    __slots__ = ("_is_over", "_refuse", "_sockets")
+    __slots__ = ("_asked", "_is_over", "_refuse", "_sockets")
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class _Connection(RequestHandler):
         self._refuse = refuse
         self._sockets = sockets
         self._is_over = False
+        self._asked: Request | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it."""
@@ -79,8 +83,10 @@ class _Connection(RequestHandler):
         self._sockets.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count it no more."""
+        """Count it no more, and tell the request that is being worked on."""
         self._sockets.closed(self)
+        if self._asked is not None and self._asked.on_left is not None:
+            self._asked.on_left()
         super().connection_lost(exc)
 
     def abort(self) -> None:
@@ -88,12 +94,14 @@ class _Connection(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def asks(self) -> None:
+    def asks(self, request: Request) -> None:
         """Note that there is a request on it."""
+        self._asked = request
         self._sockets.asks(self)
 
     def rests(self) -> None:
         """Note that there is none, if the connection is still there."""
+        self._asked = None
         if self.transport is not None:
             self._sockets.rests(self)
 

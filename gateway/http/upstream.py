@@ -11,10 +11,12 @@ Rules
 - The connection pool has no limit of its own: what runs out are sockets, those of callers as well.
 - A connection is not used again after 8 s of idling, so that the upstream is not found to have closed it.
 - An answer is read whole up to 256 KiB, then passed on as it arrives.
+- Each call has one record, when it has ended: also a call whose caller has long been answered or has left.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -32,10 +34,14 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.exchange import Exchange, Outbound, Reply
+from gateway.exchange import UNKNOWN, CallRecord, Exchange, Outbound, Reply
+from gateway.headers.correlation import well_formed
 from gateway.http.sockets import Sockets
+from gateway.in_flight import InFlight
 from gateway.policy.model import Timeout
+from gateway.telemetry import timeouts
 
+TRACE_ID: Final = "x-optum-trace-id"
 BUFFER_BYTES: Final = 262_144
 _KEEP_ALIVE_S: Final = 8.0
 _DNS_CACHE_S: Final = 30
@@ -105,6 +111,24 @@ class _Connector(aiohttp.TCPConnector):
         super()._release(key, protocol, should_close=should_close)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallObservers:
+    """Where instants come from, and who is told how a call ended."""
+
+    now: Callable[[], float]
+    on_call: Callable[[CallRecord], None]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was seen of an answer."""
+
+    status: int | None = None
+    trace_id: str = ""
+    body: bytes = b""
+    code: str = ""
+
+
 class Upstream:
     """The last station inward: behind it is the Enhanced Eligibility API."""
 
@@ -113,13 +137,16 @@ class Upstream:
         session: aiohttp.ClientSession,
         base_url: str,
         sockets: Sockets,
-        now: Callable[[], float],
+        in_flight: InFlight,
+        observers: CallObservers,
     ) -> None:
         self._session = session
         self._sockets = sockets
         self._base = URL(base_url)
         self._prefix = self._base.raw_path.rstrip("/")
-        self._now = now
+        self._in_flight = in_flight
+        self._now = observers.now
+        self._on_call = observers.on_call
         self._limits_of: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
@@ -139,24 +166,31 @@ class Upstream:
         )
         limits = self._limits(exchange.governing.timeout)
         began_at = self._now()
+        exchange.waits(began_at)
         exchange.upstream_calls += 1
+        exchange.timed_out_by = ""
         self._sockets.calls += 1
+        seen = _Seen()
         try:
             response = await self._request(outbound, url, limits)
-            exchange.upstream_status = response.status
+            exchange.upstream_status = seen.status = response.status
+            seen.trace_id = well_formed(response.headers.get(TRACE_ID, ""))
             if response.status < HTTPStatus.OK:  # 101, which nobody asked for, or no status at all
                 response.close()
                 raise UpstreamBroken
             try:
                 body, is_whole = await _read_first(response)
+                seen.body = body
             except BaseException:
                 response.close()
                 raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _as_error(error) from error
+            problem = _as_error(error)
+            seen.status, seen.code = None, problem.code
+            raise problem from error
         finally:
             self._sockets.calls -= 1
-            exchange.upstream_s = self._now() - began_at
+            self._ended(exchange, seen, began_at)
         return Reply(
             status=response.status,
             reason=reason if (reason := response.reason or "").isascii() and reason.isprintable() else "",
@@ -164,6 +198,34 @@ class Upstream:
             raw_headers=response.raw_headers,
             body=body,
             rest=None if is_whole else _rest(response),
+        )
+
+    def _ended(self, exchange: Exchange, seen: _Seen, began_at: float) -> None:
+        now = self._now()
+        exchange.resumes(now)
+        elapsed_s = exchange.upstream_s = now - began_at
+        outcome = timeouts.outcome_of(seen.status, seen.body)
+        marks = exchange.governing.timeout
+        timed_out_by = (
+            timeouts.after_answer(seen.status, seen.body, outcome, elapsed_s, marks)
+            if seen.status is not None
+            else timeouts.after_error(seen.code, elapsed_s, marks)
+        )
+        exchange.timed_out_by = timed_out_by or ""
+        self._on_call(
+            CallRecord(
+                operation=exchange.operation_name,
+                caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
+                payer=exchange.payer,
+                status=seen.status,
+                outcome=outcome,
+                timed_out_by=exchange.timed_out_by,
+                correlation_id=exchange.correlation_id,
+                trace_id=seen.trace_id,
+                duration_s=elapsed_s,
+                is_awaited=exchange in self._in_flight.waiting,
+                trace=exchange.trace,
+            )
         )
 
     def _limits(self, timeout: Timeout) -> aiohttp.ClientTimeout:

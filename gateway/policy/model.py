@@ -22,6 +22,7 @@ from gateway.policy.values import (
     HeaderName,
     HeaderValue,
     OperationPattern,
+    PayerId,
     PositiveDuration,
     Route,
     Sha256,
@@ -50,13 +51,37 @@ class Match(_Clause):
 
 
 class Timeout(_Clause):
-    """How long the upstream may take."""
+    """How long the upstream may take, and the caller waits; and when others are known to give up."""
 
     connect: PositiveDuration = Field(default=5.0, description="To open a connection.")
     answer: PositiveDuration = Field(
         default=125.0,
         description="From sending to the whole answer. Above 120 s, the clearinghouse's own answer reaches us first.",
     )
+    caller: PositiveDuration | None = Field(
+        default=None,
+        description="For the caller to be answered, by a 504 if need be; the call goes on, and its answer is kept. "
+        "Left out: connect and answer together.",
+    )
+    enterprise_gateway: PositiveDuration = Field(
+        default=110.0,
+        description="When the enterprise gateway in front of the API cuts: a mark by which a cut is told, no limit.",
+    )
+    clearinghouse: PositiveDuration = Field(
+        default=120.0,
+        description="When the clearinghouse gives up: a mark as well.",
+    )
+
+    @property
+    def caller_s(self) -> float:
+        """For how long a caller waits at most."""
+        return self.caller if self.caller is not None else self.connect + self.answer
+
+    @model_validator(mode="after")
+    def _marks_in_order(self) -> Self:
+        if self.enterprise_gateway >= self.clearinghouse:
+            raise ValueError("enterprise_gateway before clearinghouse: whoever gives up first cuts the other's answer")
+        return self
 
 
 class HeadersClause(_Clause):
@@ -203,11 +228,42 @@ class DedupClause(_Clause):
     )
 
 
+class RecoverClause(_Clause):
+    """Look up a submission that was cut without an answer: its transaction may exist upstream all the same.
+
+    It concerns submit_eligibility and submit_eligibility_x12, and needs the scope of list_transactions.
+    """
+
+    within: Duration = Field(
+        default=0.0,
+        description="For how long after the cut it is looked for; 0s: never. The answer may be there 10 s after a cut.",
+    )
+    attempts: int = Field(default=6, ge=1, le=20, strict=True, description="How often at most.")
+    pause: PositiveDuration = Field(default=1.0, description="Before the first attempt; doubled before each other one.")
+
+
+class MetricsClause(_Clause):
+    """What is told apart in metrics."""
+
+    payers: tuple[PayerId, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Payers (tradingPartnerServiceId, NM109) whose latency is shown by name; all others are `other`.",
+    )
+
+    @cached_property
+    def payer_set(self) -> frozenset[str]:
+        """The same, for asking."""
+        return frozenset(self.payers)
+
+
 class Policy(_Clause):
     """One policy file."""
 
     match: Match
     timeout: Timeout = Timeout()
+    recover: RecoverClause = RecoverClause()
+    metrics: MetricsClause = MetricsClause()
     headers: HeadersClause = HeadersClause()
     token: TokenClause = TokenClause()
     dedup: DedupClause = DedupClause()

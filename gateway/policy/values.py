@@ -24,6 +24,7 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PAYER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
 
 HOP_BY_HOP: Final = frozenset(
@@ -99,6 +100,7 @@ OperationPattern = Annotated[OperationName | Literal["*"], Field(union_mode="lef
 CallerOperation = Annotated[OperationName | Literal["forwarded", "*"], Field(union_mode="left_to_right")]
 SubtenantId = Annotated[str, _matching(_SUBTENANT, "a subtenant id as Optum assigned it")]
 Sha256 = Annotated[str, _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret")]
+PayerId = Annotated[str, _matching(_PAYER, "a payer's id: letters, digits, blanks, dots, hyphens, at most 80")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 
 

@@ -3,16 +3,20 @@
 Rules
 - Fields come from an allow-list, never from what happens to be at hand. No path, query, header, body or
   exception text is ever logged: each of them may name a patient.
+- No more lines of requests are written in a second than were agreed on, of good ones and of failures apart: an
+  outage must not drown a disk, nor its few failures go under in a flood of good ones. What is left out is counted.
 - A failure is logged by the class of its exception and our own code, never by its words: foreign exceptions
   quote URLs, headers and values.
 """
 
 import asyncio
 import logging
+import math
 import os
 import select
 import stat
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,7 +27,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from gateway.exchange import Record
+from gateway.exchange import CallRecord, Record
 
 _SERVER_ERROR: Final = 500
 MAX_WAITING_BYTES: Final = 4_194_304
@@ -35,7 +39,8 @@ FIELDS: Final = frozenset(
         *("correlation_id", "trace_id", "duration_s", "upstream_s", "upstream_status", "upstream_calls"),
         *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
-        *("dedup", "dedup_reason", "dedup_age_s"),
+        *("dedup", "dedup_reason", "dedup_age_s", "follow_s", "own_s", "budget_s", "budget_used", "payer", "left_s"),
+        *("timed_out_by", "recovery", "outcome", "trace", "skipped"),
     },
 )
 
@@ -43,8 +48,10 @@ FIELDS: Final = frozenset(
 class Log:
     """Writes what happens, in lines of its level and above."""
 
-    def __init__(self, level: str, stream: BinaryIO) -> None:
-        self._lines = _Lines(stream)
+    def __init__(self, level: str, stream: BinaryIO, requests_per_s: float, now: Callable[[], float]) -> None:
+        self._lines = _Lines(stream, self._left_out)
+        self._allowances = {level: _Allowance(requests_per_s, now) for level in LEVELS}
+        self._on_skipped: Callable[[int], None] | None = None
         self._levels = frozenset(LEVELS[LEVELS.index(level) :])
         events: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             structlog.BytesLogger(cast("BinaryIO", self._lines)),
@@ -55,15 +62,67 @@ class Log:
 
     def request(self, level: str, fields: EventDict) -> None:
         """Write the line of a request: there is one for each, so structlog's detours are left out."""
-        if level in self._levels:
-            self._lines.write(_line("request", level, fields))
+        self._write("request", level, fields)
+
+    def call(self, level: str, fields: EventDict) -> None:
+        """Write the line of an upstream call whose request has its line already."""
+        self._write("call", level, fields)
+
+    def on_skipped(self, tell: Callable[[int], None]) -> None:
+        """Have it told how many lines are not written."""
+        self._on_skipped = tell
+
+    def _write(self, event: str, level: str, fields: EventDict) -> None:
+        if level not in self._levels:
+            return
+        allowance = self._allowances[level]
+        if not allowance.take():
+            self._left_out(1)
+            return
+        if allowance.skipped:
+            fields["skipped"], allowance.skipped = allowance.skipped, 0
+        self._lines.write(_line(event, level, fields))
+
+    def _left_out(self, count: int) -> None:
+        if self._on_skipped is not None:
+            self._on_skipped(count)
 
 
-def open_log(level: str, stream: BinaryIO | None = None) -> Log:
+class _Allowance:
+    """So many lines in a second, and as many at once; `skipped` were left out since the last one."""
+
+    def __init__(self, per_s: float, now: Callable[[], float]) -> None:
+        self._per_s = per_s
+        self._now = now
+        self._left = per_s
+        self._at = now()
+        self.skipped = 0
+
+    def take(self) -> bool:
+        """Return whether there is room for one more."""
+        if self._per_s == math.inf:
+            return True
+        now = self._now()
+        self._left = min(self._left + (now - self._at) * self._per_s, self._per_s)
+        self._at = now
+        if self._left < 1:
+            self.skipped += 1
+            return False
+        self._left -= 1
+        return True
+
+
+def open_log(
+    level: str,
+    stream: BinaryIO | None = None,
+    *,
+    requests_per_s: float = math.inf,
+    now: Callable[[], float] = time.monotonic,
+) -> Log:
     """Return a log that writes to stdout, and silence every other logger of the process."""
     # A handler that writes nothing: with none at all, Python prints foreign warnings to stderr by itself.
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
-    return Log(level, stream or sys.stdout.buffer)
+    return Log(level, stream or sys.stdout.buffer, requests_per_s, now)
 
 
 def log_record(log: Log, record: Record) -> None:
@@ -85,12 +144,42 @@ def log_record(log: Log, record: Record) -> None:
             "upstream_status": record.upstream_status,
             "upstream_calls": record.upstream_calls,
             "token_wait_s": round(record.token_wait_s, 6),
+            "follow_s": round(record.follow_s, 6) if record.follow_s is not None else None,
+            "own_s": round(record.own_s, 6),
+            "budget_s": record.budget_s,
+            "budget_used": round(record.duration_s / record.budget_s, 4) if record.budget_s else None,
+            "payer": record.payer,
+            "timed_out_by": record.timed_out_by,
+            "recovery": record.recovery,
+            "left_s": round(record.left_s, 6) if record.left_s is not None else None,
             "dedup": dedup.kind if dedup is not None else None,
             "dedup_reason": dedup.reason if dedup is not None else None,
             "dedup_age_s": dedup.age_s if dedup is not None else None,
             "request_bytes": record.request_bytes,
             "reply_bytes": record.reply_bytes,
             "is_complete": record.is_complete,
+            "trace": record.trace.trace_id if record.trace is not None else None,
+        },
+    )
+
+
+def log_call(log: Log, call: CallRecord) -> None:
+    """Write the line of an upstream call whose request has its line already, and could not say how it ended."""
+    if call.is_awaited:
+        return
+    log.call(
+        "warning" if call.timed_out_by or call.status is None or call.status >= _SERVER_ERROR else "info",
+        {
+            "operation": call.operation,
+            "caller": call.caller,
+            "payer": call.payer,
+            "upstream_status": call.status,
+            "outcome": call.outcome,
+            "timed_out_by": call.timed_out_by,
+            "correlation_id": call.correlation_id,
+            "trace_id": call.trace_id,
+            "upstream_s": round(call.duration_s, 6),
+            "trace": call.trace.trace_id if call.trace is not None else None,
         },
     )
 
@@ -103,8 +192,9 @@ class _Lines:
     are dropped and counted: the first line that is kept again says how many.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, on_dropped: Callable[[int], None]) -> None:
         self._stream = stream
+        self._on_dropped = on_dropped
         self._file = _pipe_of(stream)
         self._waiting = bytearray()
         self._is_scheduled = False
@@ -114,6 +204,7 @@ class _Lines:
         """Write the line with its tick, or at once where no loop runs: before and after serving."""
         if len(self._waiting) + len(line) > MAX_WAITING_BYTES:
             self._dropped += 1
+            self._on_dropped(1)
             return
         if self._dropped:
             gap = {"event": "lines dropped", "level": "warning", "dropped": self._dropped}

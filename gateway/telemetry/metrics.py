@@ -1,253 +1,231 @@
-"""Metrics, prefix `eligibility_gateway_`.
+"""What is counted, and how it is shown.
 
 Rules
-- Every label value comes from a closed set: operations, callers of the policy files, status codes of the
-  standard, results named in the code. Nothing that a caller can invent becomes a time series.
-- Children are looked up once and kept: `labels()` costs more than the observation.
-- Buckets end well above the two-minute mark and lie dense around 110 s and 120 s, where requests are cut.
+- What each request or call counts is a child that was looked up once; what an operator asks for is worked out when it
+  is asked, in slices between which requests are served.
+- Metrics are functions of records; what happens out of any request's sight is told by name.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
-from gateway.exchange import Decision, DecisionKind, Record
+from gateway.exchange import CallRecord, Decision, DecisionKind, Record, Recovery, Trace
+from gateway.in_flight import InFlight
 from gateway.policy.model import DedupMode
+from gateway.telemetry.ages import BANDS, ROLES, Ages
+from gateway.telemetry.families import Families
+from gateway.telemetry.series import Exemplar, Histogram, Number
 
-DURATION_BUCKETS_S: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
-    *(75, 90, 100, 105, 110, 115, 118, 120, 122, 125, 130),
-)
-AGE_BUCKETS_S: Final = (1, 10, 60, 300, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000)
-_PREFIX: Final = "eligibility_gateway"
+NO_DECISION: Final = "none"
 _KNOWN_STATUS: Final = frozenset(status.value for status in HTTPStatus)
 _OTHER: Final = "other"
+_SLICE: Final = 1000  # ages worked out at once: some tenths of a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class _PerRequest:
+    """What a request of certain labels counts."""
+
+    requests: Number
+    duration: Histogram
+    own: Histogram
+    budget: Histogram
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own."""
+    """All metrics of one process. `wall_now` gives seconds since 1970."""
 
-    def __init__(self, *, version: str, python_version: str, fetch_results: Iterable[str]) -> None:
-        self.registry = CollectorRegistry()
-        self._durations: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._by_decision: dict[tuple[str, str, str, str], tuple[Counter, ...]] = {}
-        self._upstream: dict[tuple[str, int | None], Histogram] = {}
-        info = Info(f"{_PREFIX}_build", "What is running.", registry=self.registry)
-        info.info({"version": version, "python_version": python_version})
-        self._requests = Counter(
-            f"{_PREFIX}_requests",
-            "Finished requests.",
-            ("operation", "caller", "status"),
-            registry=self.registry,
-        )
-        self._request_s = Histogram(
-            f"{_PREFIX}_request_duration_seconds",
-            "From the request's head to the reply's last byte.",
-            ("operation", "caller", "status"),
-            buckets=DURATION_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._upstream_s = Histogram(
-            f"{_PREFIX}_upstream_duration_seconds",
-            "The last upstream call of a request; status is `none` where no answer came.",
-            ("operation", "status"),
-            buckets=DURATION_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            f"{_PREFIX}_requests_in_flight",
-            "Requests being worked on.",
-            registry=self.registry,
-        )
-        self._refused = Counter(
-            f"{_PREFIX}_problems",
-            "Replies that the gateway itself gave instead of an upstream's answer, by their stable code.",
-            ("code",),
-            registry=self.registry,
-        )
-        self._incomplete = Counter(
-            f"{_PREFIX}_incomplete_replies",
-            "Replies that were not delivered whole: the caller left, or the upstream was cut off.",
-            registry=self.registry,
-        )
-        self._token_fetches = Counter(
-            f"{_PREFIX}_token_fetches",
-            "Questions to the upstream's token endpoint.",
-            ("result",),
-            registry=self.registry,
-        )
-        for result in fetch_results:
-            self._token_fetches.labels(result)
-        self._declare_dedup()
-        self._token_age = Gauge(
-            f"{_PREFIX}_token_age_seconds",
-            "Age of the token at hand; NaN where there is none.",
-            registry=self.registry,
-        )
-        self._redis_errors = Counter(
-            f"{_PREFIX}_redis_errors",
-            "Pipelines and commands that Redis did not carry out, by reason.",
-            ("reason",),
-            registry=self.registry,
-        )
-        self._breakers_open = Gauge(
-            f"{_PREFIX}_redis_breakers_open",
-            "Connections to Redis that are left alone for a while, of the two to each server. While one is, requests "
-            "pass as if there were no Redis, and errors are not counted.",
-            registry=self.registry,
-        )
-
-    def _declare_dedup(self) -> None:
-        self._decisions = Counter(
-            f"{_PREFIX}_dedup_decisions",
-            "Requests by what deduplication did with them, or in shadow mode would have done.",
-            ("operation", "mode", "decision", "reason"),
-            registry=self.registry,
-        )
-        self._avoided = Counter(
-            f"{_PREFIX}_dedup_calls_avoided",
-            "Upstream calls that were not made, by what answered instead; `upstream`: made, and answered by the "
-            "upstream's own deduplication.",
-            ("operation", "by"),
-            registry=self.registry,
-        )
-        self._replay_age = Histogram(
-            f"{_PREFIX}_dedup_replay_age_seconds",
-            "How old an answer was when it was replayed.",
-            buckets=AGE_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._shadow = Counter(
-            f"{_PREFIX}_dedup_shadow_replays",
-            "In shadow mode: replays that would have been, by the outcome they would have stated, and by what they "
-            "would have got wrong (none, details, outcome, no_answer: the fresh call got none).",
-            ("outcome", "difference"),
-            registry=self.registry,
-        )
-        self._followers = Gauge(
-            f"{_PREFIX}_dedup_followers_waiting",
-            "Requests that wait for another's answer in this process.",
-            registry=self.registry,
-        )
-        self._flights = Gauge(
-            f"{_PREFIX}_dedup_flights",
-            "Questions under way in this process, led here or elsewhere.",
-            registry=self.registry,
-        )
-        self._lost_leases, self._takeovers, self._unusable = (
-            Counter(f"{_PREFIX}_dedup_{name}", text, registry=self.registry)
-            for name, text in (
-                ("lost_leases", "Flights that another replica led on before their answer was there."),
-                ("takeovers", "Flights that were led on here after their leader was lost."),
-                ("unusable_values", "Values in Redis that did not open: foreign key, tampered with, or swapped."),
-            )
-        )
-        self._stored_bytes = Counter(
-            f"{_PREFIX}_dedup_stored_bytes",
-            "Bytes of answers that were put into Redis for their window, compressed and sealed.",
-            registry=self.registry,
-        )
-        self._stored = Counter(
-            f"{_PREFIX}_dedup_stored_answers",
-            "Answers that were put into Redis for their window.",
-            registry=self.registry,
-        )
+    def __init__(
+        self,
+        *,
+        version: str,
+        python_version: str,
+        fetch_results: Iterable[str],
+        payers: Iterable[str] = (),
+        wall_now: Callable[[], float],
+    ) -> None:
+        self._all = Families(version=version, python_version=python_version, fetch_results=fetch_results, payers=payers)
+        self.registry = self._all.registry
+        self._wall_now = wall_now
+        self._per_request: dict[tuple[str, str, int, str], _PerRequest] = {}
+        self._per_call: dict[tuple[str, str, str, int | None], Histogram] = {}
+        self._per_decision: dict[tuple[str, str, str, str], tuple[Number, ...]] = {}
+        self._in_flight = InFlight()
+        self._now: Callable[[], float] = wall_now
 
     def watch(
         self,
         *,
-        in_flight: Callable[[], float],
+        in_flight: InFlight,
+        now: Callable[[], float],
         token_age: Callable[[], float],
         followers: Callable[[], float],
         flights: Callable[[], float],
     ) -> None:
-        """Read these gauges from their sources at each scrape."""
-        self._in_flight.set_function(in_flight)
-        self._token_age.set_function(token_age)
-        self._followers.set_function(followers)
-        self._flights.set_function(flights)
+        """Read these gauges from their sources at each scrape; `now` is the clock of what is in flight."""
+        self._in_flight = in_flight
+        self._now = now
+        self._all.token_age.set_function(token_age)
+        self._all.followers.set_function(followers)
+        self._all.flights.set_function(flights)
+
+    # --- what is counted ---------------------------------------------------------------------------------------
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
-        key = (record.operation, record.caller, record.status)
-        pair = self._durations.get(key)
-        if pair is None:
-            labels = (record.operation, record.caller, _status(record.status))
-            pair = self._durations[key] = (self._requests.labels(*labels), self._request_s.labels(*labels))
-        pair[0].inc()
-        pair[1].observe(record.duration_s)
-        if record.upstream_s is not None:
-            upstream_key = (record.operation, record.upstream_status)
-            upstream = self._upstream.get(upstream_key)
-            if upstream is None:
-                upstream = self._upstream[upstream_key] = self._upstream_s.labels(
-                    record.operation,
-                    _status(record.upstream_status),
-                )
-            upstream.observe(record.upstream_s)
+        dedup = record.dedup
+        key = (record.operation, record.caller, record.status, dedup.kind if dedup is not None else NO_DECISION)
+        children = self._per_request.get(key)
+        if children is None:
+            children = self._per_request[key] = self._children(*key)
+        children.requests.value += 1
+        bucket = children.duration.observe(record.duration_s)
+        children.own.observe(record.own_s)
+        if record.budget_s:
+            children.budget.observe(record.duration_s / record.budget_s)
+        if record.trace is not None:
+            self._trace(children.duration, bucket, record.trace, record.duration_s)
+        if dedup is not None:
+            self._decided(record.operation, dedup)
+        if record.follow_s is not None:
+            self._all.follow_s.of(record.operation).observe(record.follow_s)
         if record.code:
-            self._refused.labels(record.code).inc()
+            self._all.problems.of(record.code).value += 1
+        if record.timed_out_by:
+            self._all.timeouts.of(record.operation, record.timed_out_by).value += 1
         if not record.is_complete:
-            self._incomplete.inc()
-        if record.dedup is not None:
-            self._decided(record.operation, record.dedup)
+            self._all.incomplete.inc()
+
+    def observe_call(self, call: CallRecord) -> None:
+        """Count one finished upstream call."""
+        key = (call.operation, call.payer, call.outcome, call.status)
+        child = self._per_call.get(key)
+        if child is None:
+            labels = (call.operation, call.payer, call.outcome, _status_class(call.status))
+            child = self._per_call[key] = self._all.upstream_s.of(*labels)
+        bucket = child.observe(call.duration_s)
+        if call.trace is not None:
+            self._trace(child, bucket, call.trace, call.duration_s)
+        if call.timed_out_by:
+            self._all.call_timeouts.of(call.operation, call.payer, call.timed_out_by).value += 1
+
+    def _children(self, operation: str, caller: str, status: int, decision: str) -> _PerRequest:
+        return _PerRequest(
+            self._all.requests.of(operation, caller, _status(status)),
+            self._all.request_s.of(operation, caller, decision, _status_class(status)),
+            self._all.own_s.of(operation),
+            self._all.budget.of(operation),
+        )
+
+    def _trace(self, child: Histogram, bucket: int, trace: Trace, value: float) -> None:
+        if trace.is_sampled:
+            child.remember(bucket, Exemplar(trace.trace_id, value, self._wall_now()))
 
     def _decided(self, operation: str, decision: Decision) -> None:
         key = (operation, decision.mode, decision.kind, decision.reason)
         is_enforced = decision.mode == DedupMode.ENFORCE
-        counters = self._by_decision.get(key)
+        counters = self._per_decision.get(key)
         if counters is None:
             is_avoided = is_enforced and decision.kind in {DecisionKind.REPLAY, DecisionKind.FOLLOW}
-            avoided = (self._avoided.labels(operation, decision.kind),) if is_avoided else ()
-            counters = self._by_decision[key] = (self._decisions.labels(*key), *avoided)
+            avoided = (self._all.avoided.of(operation, decision.kind),) if is_avoided else ()
+            counters = self._per_decision[key] = (self._all.decisions.of(*key), *avoided)
         for counter in counters:
-            counter.inc()
+            counter.value += 1
         if decision.is_upstream_duplicate:
-            self._avoided.labels(operation, "upstream").inc()
+            self._all.avoided.of(operation, "upstream").value += 1
         if is_enforced and decision.age_s is not None:
-            self._replay_age.observe(decision.age_s)
+            self._all.replay_age.observe(decision.age_s)
         if decision.difference:
-            self._shadow.labels(decision.outcome, decision.difference).inc()
+            self._all.shadow.labels(decision.outcome, decision.difference).inc()
+
+    def recovery_tried(self, operation: str) -> None:
+        """Count one question whether a cut submission is there."""
+        self._all.lookups.of(operation).value += 1
+
+    def recovery_ended(self, operation: str, result: Recovery) -> None:
+        """Count what came of one cut submission."""
+        self._all.recoveries.of(operation, result).value += 1
 
     def lease_lost(self) -> None:
         """Count one flight that another replica led on."""
-        self._lost_leases.inc()
+        self._all.lost_leases.inc()
 
     def flight_taken_over(self) -> None:
         """Count one flight that was led on here."""
-        self._takeovers.inc()
+        self._all.takeovers.inc()
 
     def value_unusable(self) -> None:
         """Count one value that did not open."""
-        self._unusable.inc()
+        self._all.unusable.inc()
 
     def answer_stored(self, size: int) -> None:
         """Count one answer that was put into Redis."""
-        self._stored.inc()
-        self._stored_bytes.inc(size)
+        self._all.stored.inc()
+        self._all.stored_bytes.inc(size)
 
     def token_fetched(self, result: str) -> None:
         """Count one question to the token endpoint."""
-        self._token_fetches.labels(result).inc()
+        self._all.token_fetches.labels(result).inc()
 
     def redis_failed(self, reason: str) -> None:
         """Count one thing that Redis did not do."""
-        self._redis_errors.labels(reason).inc()
+        self._all.redis_errors.labels(reason).inc()
 
     def redis_left_alone(self, is_open: bool) -> None:  # noqa: FBT001 - the one thing there is to say
         """Note that a breaker has opened, or closed."""
-        self._breakers_open.inc(1 if is_open else -1)
+        self._all.breakers_open.inc(1 if is_open else -1)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their content type, as OpenMetrics where the scraper asks for it."""
+    def policies_read(self, *, is_good: bool) -> None:
+        """Note that the policy files were read."""
+        self._all.reload_ok.set(is_good)
+        if is_good:
+            self._all.reload_at.set(self._wall_now())
+
+    def lines_skipped(self, count: int) -> None:
+        """Count lines of the log that were not written."""
+        self._all.skipped.inc(count)
+
+    # --- what is shown -----------------------------------------------------------------------------------------
+
+    def exposition(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """Return the content type, and the metrics in slices: as OpenMetrics where the scraper asks for it."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return content_type, self._written(encode(self._all.few), is_openmetrics="openmetrics" in content_type)
+
+    def _written(self, few: bytes, *, is_openmetrics: bool) -> Iterator[bytes]:
+        yield from self._count_ages()
+        end = b"# EOF\n"
+        yield few.removesuffix(end)
+        for family in self._all.many:
+            yield from family.written(is_openmetrics=is_openmetrics)
+        if is_openmetrics:
+            yield end
+
+    def _count_ages(self) -> Iterator[bytes]:
+        waiting, led = self._in_flight.waiting, self._in_flight.led
+        ages = Ages()
+        for exchanges, is_waiting in ((list(waiting), True), ([one for one in led if one not in waiting], False)):
+            of_these = iter(exchanges)
+            while batch := list(islice(of_these, _SLICE)):
+                ages.add(batch, self._now(), is_waiting=is_waiting)
+                yield b""
+        for role in ROLES:
+            self._all.oldest.of(role).value = ages.oldest_s[role]
+            for payer in self._all.payers:
+                for band in BANDS:
+                    self._all.under_way.of(role, payer, band).value = ages.counts[role, payer, band]
 
 
-def _status(status: int | None) -> str:
+def _status(status: int) -> str:
+    return str(status) if status in _KNOWN_STATUS else _OTHER
+
+
+def _status_class(status: int | None) -> str:
     if status is None:
         return "none"
-    return str(status) if status in _KNOWN_STATUS else _OTHER
+    return f"{status // 100}xx" if status in _KNOWN_STATUS else _OTHER

@@ -252,13 +252,13 @@ class TokenStep:
             await self._keeper.void(token)  # an older one that Redis still had
 
     async def _obtain(self, exchange: Exchange) -> Token:
-        began_at = self._now()
+        exchange.waits(self._now())
         try:
             return await self._keeper.obtain()
         except TokenNotIssued as error:
             raise error.as_error() from error
         finally:
-            exchange.token_wait_s += self._now() - began_at
+            exchange.token_wait_s += exchange.resumes(self._now())
 
 
 def _result(answer: Answer) -> FetchResult:

@@ -15,6 +15,7 @@ from gateway.http.upstream import Upstream
 from gateway.operations import BASE_PATH
 from gateway.pipeline import Pipeline, Steps
 from gateway.policy.files import load
+from gateway.recovery.step import RecoverStep
 from gateway.token.step import TokenStep
 
 KNOWN = {"x-api-key": "alpha"}
@@ -26,6 +27,7 @@ async def unreached(_forward: Forward, _exchange: Exchange, _outbound: Outbound,
 
 STEPS = Steps(
     dedup=cast("DedupStep", unreached),
+    recover=cast("RecoverStep", unreached),
     headers=cast("HeadersStep", unreached),
     token=cast("TokenStep", unreached),
     upstream=cast("Upstream", unreached),

@@ -169,8 +169,11 @@ async def replicas(store: FlightStore) -> tuple[Replica, Replica]:
 
 
 def asking() -> Terms:
-    waits_until = asyncio.get_running_loop().time() + 60
-    return Terms(key=KEY, group=1, window=WINDOW, correlation_id="c", waits_until=waits_until, may_bypass_store=False)
+    return Terms(key=KEY, group=1, window=WINDOW, correlation_id="c", may_bypass_store=False)
+
+
+def unheard() -> None:
+    """Nobody wants to know when a wait begins."""
 
 
 class Payer:
@@ -208,15 +211,15 @@ async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
     listener.start()
     await subscribed.wait()
     payer = Payer("eligible")
-    led = asyncio.create_task(one.answer(asking(), payer))
+    led = asyncio.create_task(one.answer(asking(), payer, unheard))
     await payer.called.wait()
-    followed = asyncio.create_task(two.answer(asking(), never))
+    followed = asyncio.create_task(two.answer(asking(), never, unheard))
     await eventually(lambda: asyncio.sleep(0, two.count))
     payer.release.set()
     assert isinstance(await led, Led)
     assert isinstance(await followed, Followed)
     await heard.wait()
-    assert isinstance(await two.answer(asking(), never), Replayed)
+    assert isinstance(await two.answer(asking(), never, unheard), Replayed)
     await listener.close()
     await asyncio.gather(one.close(), two.close())
 
@@ -231,15 +234,15 @@ async def test_what_is_no_fact_is_not_for_those_who_came_before_word_of_it(
 ) -> None:
     (_, one), (fleet, two) = replicas
     payer, later = Payer("payer_unavailable"), Payer("eligible")
-    led = asyncio.create_task(one.answer(asking(), payer))
+    led = asyncio.create_task(one.answer(asking(), payer, unheard))
     await payer.called.wait()
-    followed = asyncio.create_task(two.answer(asking(), never))
+    followed = asyncio.create_task(two.answer(asking(), never, unheard))
     await eventually(lambda: asyncio.sleep(0, two.count))
     payer.release.set()
     await led
     landed_by = await store.now(KEY)
     await eventually(lambda: later_than(store, landed_by))
-    late = asyncio.create_task(two.answer(asking(), later))  # nobody has told the second replica yet
+    late = asyncio.create_task(two.answer(asking(), later, unheard))  # nobody has told the second replica yet
     await eventually(lambda: asyncio.sleep(0, two.followers))
     fleet.wake(KEY)
     outcome = await followed

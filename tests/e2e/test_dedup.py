@@ -312,8 +312,8 @@ async def test_the_metrics_tell_the_two_layers_apart(redis: Redis, redis_url: st
         metrics = await gateway.metrics()
 
     operation = 'operation="submit_eligibility"'
-    assert f'eligibility_gateway_dedup_calls_avoided_total{{by="replay",{operation}}} 3.0' in metrics
-    assert f'eligibility_gateway_dedup_calls_avoided_total{{by="upstream",{operation}}} 1.0' in metrics
+    assert f'eligibility_gateway_dedup_calls_avoided_total{{{operation},by="replay"}} 3.0' in metrics
+    assert f'eligibility_gateway_dedup_calls_avoided_total{{{operation},by="upstream"}} 1.0' in metrics
     assert "eligibility_gateway_dedup_stored_answers_total 2.0" in metrics
     assert "eligibility_gateway_dedup_replay_age_seconds_count 3.0" in metrics
     records = gateway.records()

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.conftest import BODY, about, environment
-from tests.running import GatewayProcess, eventually
+from tests.running import GatewayProcess, eventually, total
 from tests.scripted import Request, ScriptedUpstream, reply
 
 REPLICAS = 3
@@ -62,8 +62,7 @@ async def waiting(session: aiohttp.ClientSession, processes: list[GatewayProcess
         found = 0.0
         for process in processes:
             async with session.get(f"{process.admin_url}/metrics") as response:
-                lines = (await response.text()).splitlines()
-            found += sum(float(line.split()[1]) for line in lines if "requests_in_flight " in line and line[0] != "#")
+                found += total(await response.text(), "requests_in_flight")
         return found >= count
 
     await eventually(are_there, 20)

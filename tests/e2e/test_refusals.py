@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from yarl import URL
 
-from gateway.app import StartError
+from gateway.start import StartError
 from tests.e2e.conftest import about, environment, run_gateway
 from tests.e2e.test_pass_through import raw_exchange
 from tests.scripted import Request, ScriptedUpstream, reply

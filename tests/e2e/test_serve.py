@@ -14,7 +14,7 @@ import pytest
 from gateway.embedded import EmbeddedValkey
 from gateway.telemetry.log import FIELDS
 from tests.e2e.conftest import BODY, environment
-from tests.running import ROOT, GatewayProcess, eventually, simulator_process
+from tests.running import ROOT, GatewayProcess, eventually, simulator_process, total
 from tests.scripted import ScriptedUpstream, reply
 
 
@@ -96,7 +96,7 @@ async def test_sigterm_lets_what_is_in_flight_end_and_says_so(valkey: EmbeddedVa
 
             async def in_flight() -> bool:
                 async with session.get(f"{gateway.admin_url}/metrics") as response:
-                    return "eligibility_gateway_requests_in_flight 1.0" in await response.text()
+                    return total(await response.text(), "requests_in_flight") == 1
 
             answer = asyncio.create_task(post(session, gateway, body))
             await eventually(in_flight)
@@ -136,7 +136,7 @@ async def test_a_second_signal_ends_at_once_and_the_exit_code_tells(valkey: Embe
 
             async def in_flight() -> bool:
                 async with session.get(f"{gateway.admin_url}/metrics") as response:
-                    return "eligibility_gateway_requests_in_flight 1.0" in await response.text()
+                    return total(await response.text(), "requests_in_flight") == 1
 
             await eventually(in_flight)
             gateway.popen.send_signal(signal.SIGTERM)

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from gateway.app import StartError
 from gateway.embedded import EmbeddedValkey
 from gateway.simulator import Options, Simulator
+from gateway.start import StartError
 from tests.e2e.conftest import KEYS, Running, about, environment, run_gateway
 from tests.running import GatewayProcess, eventually, simulator_process
 from tests.scripted import TOKEN_REPLY, ScriptedUpstream, reply

@@ -8,7 +8,7 @@ from functools import partial
 from gateway.dedup.store import _CLAIM, _FINISH, _RENEW
 from tests.e2e.conftest import Running, policies
 from tests.e2e.conftest import environment as patient
-from tests.running import eventually
+from tests.running import eventually, total
 from tests.scripted import Request, ScriptedUpstream, reply
 
 __all__ = ["CLAIM", "FINISH", "RENEW", "Answering", "environment", "metric", "policies", "settled"]
@@ -39,11 +39,7 @@ class Answering:
 
 async def metric(gateway: Running, name: str) -> float:
     """The sum of a metric's samples; `name` may go on with a label: `redis_errors_total{reason="timeout"`."""
-    found = 0.0
-    for line in (await gateway.metrics()).splitlines():
-        if line.startswith(f"eligibility_gateway_{name}") and line[20 + len(name)] in "{ ,}":
-            found += float(line.rpartition(" ")[2])
-    return found
+    return total(await gateway.metrics(), name)
 
 
 async def settled(*gateways: Running) -> None:

@@ -11,6 +11,7 @@ from gateway.errors import GatewayError, UnknownPath
 from gateway.exchange import Exchange, Record, Reply
 from gateway.http.ingress import Ingress, Limits, Observers
 from gateway.http.sockets import Sockets
+from gateway.in_flight import InFlight
 
 LIMITS = Limits(in_flight=10, body_bytes=1000, body_s=5.0)
 Ask = Callable[[str, str], Awaitable[Record]]
@@ -36,6 +37,7 @@ async def ask() -> AsyncIterator[Ask]:
         Nowhere(),
         LIMITS,
         Sockets(10),
+        InFlight(),
         Observers(
             now=asyncio.get_running_loop().time,
             new_id=lambda: f"id-{next(ids)}",

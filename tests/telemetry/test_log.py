@@ -43,7 +43,7 @@ def test_a_record_is_one_json_object_on_one_line(record: Make) -> None:
     (line,) = lines(stream)
     expected = {name: getattr(record(), name) for name in Record.__struct_fields__} | AS_LOGGED
     assert {name: value for name, value in line.items() if name in expected} == expected
-    assert set(line) - set(expected) == {"event", "level", "timestamp", "dedup_reason", "dedup_age_s"}
+    assert set(line) - set(expected) == {"event", "level", "timestamp", "dedup_reason", "dedup_age_s", "budget_used"}
     assert (line["event"], line["level"]) == ("request", "info")
 
 

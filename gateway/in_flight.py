@@ -1,0 +1,19 @@
+"""What is under way in this process, seen while it lasts.
+
+Rules
+- `waiting` holds a request from its head to the end of its reply; `led` holds one from the beginning of the work that
+  its flight owns to its end. One that is led and waits no more was answered without its answer, or its caller left.
+- Nothing is removed by whoever did not add it.
+"""
+
+from dataclasses import dataclass, field
+
+from gateway.exchange import Exchange
+
+
+@dataclass(slots=True)
+class InFlight:
+    """The exchanges under way; telemetry reads them when it is asked."""
+
+    waiting: set[Exchange] = field(default_factory=set)
+    led: set[Exchange] = field(default_factory=set)
