@@ -67,7 +67,7 @@ def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
     )
     load(tmp_path)
     shown = YAML(typ="safe", pure=True).load(policy)
-    assert set(shown) == {"match", "timeout", "headers", "token", "dedup"}
+    assert set(shown) == {"match", "timeout", "headers", "token", "dedup", "recover", "metrics"}
 
 
 def test_the_problem_that_is_shown_is_one() -> None:

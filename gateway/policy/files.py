@@ -22,7 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from gateway.policy.effects import effects
 from gateway.policy.match import Route, Table, Tie, decide
-from gateway.policy.model import ANONYMOUS, Caller, CallersFile, DedupMode, Policy
+from gateway.policy.model import ANONYMOUS, Caller, CallersFile, Policy
 from gateway.policy.values import ANY
 
 SUFFIXES: Final = (".yaml", ".yml")
@@ -123,11 +123,10 @@ class PolicySet:
     @property
     def notices(self) -> tuple[str, ...]:
         """What is valid and yet not what its author may think."""
-        active = [policy for policy in self.policies if policy.dedup.mode is not DedupMode.OFF]
         return tuple(
-            f"{self.sources[policy.name].place('dedup', 'mode')}: dedup.mode: {policy.dedup.mode.value} {effect}"
-            for policy in active
-            for effect in effects(policy)
+            f"{self.sources[policy.name].place(*path)}: {'.'.join(path)}: {value} {says}"
+            for policy in self.policies
+            for path, value, says in effects(policy)
         )
 
 

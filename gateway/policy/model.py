@@ -262,11 +262,11 @@ class Policy(_Clause):
 
     match: Match
     timeout: Timeout = Timeout()
-    recover: RecoverClause = RecoverClause()
-    metrics: MetricsClause = MetricsClause()
     headers: HeadersClause = HeadersClause()
     token: TokenClause = TokenClause()
     dedup: DedupClause = DedupClause()
+    recover: RecoverClause = RecoverClause()
+    metrics: MetricsClause = MetricsClause()
     name: Annotated[str, Field(exclude=True)] = ""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ class Running:
         lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
         return [line for line in lines if line["event"] == "request"]
 
+    def calls(self) -> list[dict[str, Any]]:
+        """What is logged of calls whose requests had their lines already."""
+        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == "call"]
+
     async def submit(self, body: object = None, **headers: str) -> aiohttp.ClientResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         response = await self.session.post(f"{self.url}/rcm/eligibility/v1", json=body or BODY, headers=named)
@@ -75,11 +81,21 @@ def environment(upstream_url: str, redis_url: str, **more: str) -> dict[str, str
 
 
 @asynccontextmanager
-async def run_gateway(variables: dict[str, str], *, drain_s: float = 10) -> AsyncIterator[Running]:
-    """Run a gateway in this loop; without `drain_s` it ends at once, whatever it would still like to store."""
+async def run_gateway(
+    variables: dict[str, str],
+    *,
+    drain_s: float = 10,
+    speed: float = 1.0,
+) -> AsyncIterator[Running]:
+    """Run a gateway in this loop; without `drain_s` it ends at once, whatever it would still like to store.
+
+    It measures in seconds that pass `speed` times as fast as real ones: those of a simulator of the same speed.
+    """
     output = io.BytesIO()
     async with (
-        open_gateway(read_settings(variables), open_log("debug", output)) as gateway,
+        open_gateway(
+            read_settings(variables), open_log("debug", output), now=lambda: time.monotonic() * speed
+        ) as gateway,
         aiohttp.ClientSession() as session,
     ):
         await asyncio.sleep(0)  # the log writes once a tick

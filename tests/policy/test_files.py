@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.operations import OperationName
 from gateway.policy.files import PolicyFilesError, PolicySet, Problem, load
+from gateway.policy.model import Timeout
 
 Files = Mapping[str, str | bytes]
 Loaded = Callable[[Files], PolicySet]
@@ -17,7 +18,7 @@ CALLERS = "callers:\n  anonymous: {}\n"
 POLICY = "match:\n  operations: ['*']\n"
 ZERO, ONE = "0" * 64, "1" * 64
 OPERATIONS = ", ".join(f"'{name.value}'" for name in list(OperationName)[:-1]) + " or 'healthcheck'"
-KNOWN = "match, timeout, headers, token, dedup"
+KNOWN = "match, timeout, headers, token, dedup, recover, metrics"
 DURATION = "a duration such as 250ms, 5s, 2m, 24h or 30d"
 ONE_DOCUMENT = "one YAML 1.2 document, each key once"
 BILLING = f"callers: {{billing: {{secret_sha256: '{ZERO}'}}}}\n"
@@ -72,6 +73,29 @@ def test_what_is_valid_and_not_what_its_author_may_think_is_said(
     (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
 
     assert notice.startswith(f"{tmp_path}/checks.yaml:4: dedup.mode: {mode} {effect}")
+
+
+@pytest.mark.parametrize(
+    ("more", "effect"),
+    [
+        ("", "helps only callers who still wait: without dedup.mode: enforce nothing is kept"),
+        ("dedup: {mode: shadow, window: 24h}\n", "helps only callers who still wait"),
+    ],
+)
+def test_recovering_what_nobody_keeps_is_worth_a_word(loaded: Loaded, tmp_path: Path, more: str, effect: str) -> None:
+    policy = f"match: {{operations: ['*']}}\nrecover: {{within: 60s}}\n{more}"
+
+    (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
+
+    assert notice.startswith(f"{tmp_path}/checks.yaml:2: recover.within: 1m {effect}")
+
+
+def test_recovering_what_is_no_submission_has_no_effect(loaded: Loaded) -> None:
+    policy = "match: {operations: [healthcheck]}\nrecover: {within: 60s}\n"
+
+    (notice,) = loaded({"callers.yaml": CALLERS, "checks.yaml": policy}).notices
+
+    assert "has no effect: it concerns submit_eligibility" in notice
 
 
 @pytest.mark.parametrize("outcomes", ["{}", "{eligible: 0s}"])
@@ -140,11 +164,11 @@ def test_a_problem_has_a_line_unless_it_is_none_of_a_line(line: int, path: str, 
         ("timeout: [5s]\n", ["3: timeout: found a list, expected a mapping"]),
         (
             "timeout: {read: 5s}\n",
-            ["3: timeout.read: found an unknown field, expected one of: connect, answer"],
+            [f"3: timeout.read: found an unknown field, expected one of: {', '.join(Timeout.model_fields)}"],
         ),
         (
             "deduplication: {}\n",
-            ["3: deduplication: found an unknown field, expected one of: match, timeout, headers, token, dedup"],
+            [f"3: deduplication: found an unknown field, expected one of: {KNOWN}"],
         ),
         (
             "name: mine\n",

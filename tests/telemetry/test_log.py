@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.exchange import Record
-from gateway.telemetry.log import FIELDS, LEVELS, log_record, open_log
+from gateway.exchange import CallRecord, Record
+from gateway.telemetry.log import FIELDS, LEVELS, log_call, log_record, open_log
 
 Make = Callable[..., Record]
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -165,3 +165,33 @@ def test_every_field_that_the_code_logs_is_on_the_list() -> None:
 )
 def test_nothing_that_may_name_a_patient_or_a_secret_is_on_the_list(word: str) -> None:
     assert not any(word == part for field in FIELDS for part in field.split("_") if field != "token_wait_s")
+
+
+def test_no_more_lines_are_written_in_a_second_than_were_agreed_and_the_rest_is_counted(record: Make) -> None:
+    stream, clock, skipped = io.BytesIO(), [0.0], list[int]()
+    log = open_log("info", stream, requests_per_s=10, now=lambda: clock[0])
+    log.on_skipped(skipped.append)
+    for _ in range(25):
+        log_record(log, record())
+    for _ in range(3):
+        log_record(log, record(status=502))  # failures have an allowance of their own
+    clock[0] = 0.1
+    log_record(log, record())
+
+    written = lines(stream)
+    assert [line["level"] for line in written] == ["info"] * 10 + ["warning"] * 3 + ["info"]
+    assert sum(skipped) == written[-1]["skipped"] == 15
+    assert all("skipped" not in line for line in written[:-1])
+
+
+def test_a_call_has_a_line_of_its_own_only_where_its_request_has_one_already(
+    call: Callable[..., CallRecord],
+) -> None:
+    stream = io.BytesIO()
+    log = open_log("info", stream)
+    log_call(log, call())
+    log_call(log, call(is_awaited=False))
+    log_call(log, call(is_awaited=False, status=None, outcome="none", timed_out_by="gateway"))
+
+    told = [(line["event"], line["level"], line["outcome"], line["timed_out_by"]) for line in lines(stream)]
+    assert told == [("call", "info", "eligible", ""), ("call", "warning", "none", "gateway")]
