@@ -60,28 +60,25 @@ class Log:
         )
         self.debug, self.info, self.warning, self.error = events.debug, events.info, events.warning, events.error
 
-    def request(self, level: str, fields: EventDict) -> None:
-        """Write the line of a request: there is one for each, so structlog's detours are left out."""
-        self._write("request", level, fields)
+    def takes(self, level: str) -> bool:
+        """Whether there is room for a line of a request; ask before it is made, for half of its price is its making."""
+        if level not in self._levels:
+            return False
+        if self._allowances[level].take():
+            return True
+        self._left_out(1)
+        return False
 
-    def call(self, level: str, fields: EventDict) -> None:
-        """Write the line of an upstream call whose request has its line already."""
-        self._write("call", level, fields)
+    def record(self, event: str, level: str, fields: EventDict) -> None:
+        """Write the line of a request or a call: there is one for each, so structlog's detours are left out."""
+        allowance = self._allowances[level]
+        if allowance.skipped:
+            fields["skipped"], allowance.skipped = allowance.skipped, 0
+        self._lines.write(_line(event, level, fields))
 
     def on_skipped(self, tell: Callable[[int], None]) -> None:
         """Have it told how many lines are not written."""
         self._on_skipped = tell
-
-    def _write(self, event: str, level: str, fields: EventDict) -> None:
-        if level not in self._levels:
-            return
-        allowance = self._allowances[level]
-        if not allowance.take():
-            self._left_out(1)
-            return
-        if allowance.skipped:
-            fields["skipped"], allowance.skipped = allowance.skipped, 0
-        self._lines.write(_line(event, level, fields))
 
     def _left_out(self, count: int) -> None:
         if self._on_skipped is not None:
@@ -127,9 +124,13 @@ def open_log(
 
 def log_record(log: Log, record: Record) -> None:
     """Write the line of one finished request: a warning where the answer is a failure of ours or the upstream's."""
+    level = "warning" if record.status >= _SERVER_ERROR or not record.is_complete else "info"
+    if not log.takes(level):
+        return
     dedup = record.dedup
-    log.request(
-        "warning" if record.status >= _SERVER_ERROR or not record.is_complete else "info",
+    log.record(
+        "request",
+        level,
         {
             "operation": record.operation,
             "caller": record.caller,
@@ -165,10 +166,12 @@ def log_record(log: Log, record: Record) -> None:
 
 def log_call(log: Log, call: CallRecord) -> None:
     """Write the line of an upstream call whose request has its line already, and could not say how it ended."""
-    if call.is_awaited:
+    level = "warning" if call.timed_out_by or call.status is None or call.status >= _SERVER_ERROR else "info"
+    if call.is_awaited or not log.takes(level):
         return
-    log.call(
-        "warning" if call.timed_out_by or call.status is None or call.status >= _SERVER_ERROR else "info",
+    log.record(
+        "call",
+        level,
         {
             "operation": call.operation,
             "caller": call.caller,
