@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -35,7 +36,7 @@ from gateway.in_flight import InFlight
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
 from gateway.policy.explain import describe
-from gateway.policy.files import PolicySet, load
+from gateway.policy.files import PolicyFilesError, PolicySet, load
 from gateway.recovery.step import RecoverStep
 from gateway.recovery.step import Sources as RecoverySources
 from gateway.recovery.store import IdStore
@@ -63,6 +64,7 @@ class Gateway:
     ingress: Ingress
     flights: Flights
     traffic: web.TCPSite
+    metrics: Metrics
 
     async def drain(self, timeout_s: float, hurrying: asyncio.Event) -> bool:
         """Accept nothing new, and let what is in flight end, awaited or not; return whether all of it did."""
@@ -92,8 +94,10 @@ async def _serve(settings: Settings, log: Log) -> int:
     stopping, hurrying = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _next_of, stopping, hurrying)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _say_that_nothing_is_reloaded, log)
     async with open_gateway(settings, log) as gateway:
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, _look_at_policies, settings.policies, gateway.metrics, log
+        )
         _spare_the_garbage_collector()
         await stopping.wait()
         log.info("draining", in_flight=gateway.ingress.in_flight)
@@ -170,7 +174,7 @@ async def open_gateway(
             callers=len(policies.callers),
             redis="embedded" if settings.is_embedded else "external",
         )
-        yield Gateway(ingress, flights, traffic)
+        yield Gateway(ingress, flights, traffic, metrics)
 
 
 def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
@@ -318,8 +322,17 @@ def _spare_the_garbage_collector() -> None:
     gc.set_threshold(20_000, 10, 10)
 
 
-def _say_that_nothing_is_reloaded(log: Log) -> None:
-    log.warning("notice", notice="SIGHUP reloads nothing: policies are read at start, restart to change them")
+def _look_at_policies(directory: Path, metrics: Metrics, log: Log) -> None:
+    """Say whether the next start would find them good; those in force stay."""
+    try:
+        load(directory)
+    except PolicyFilesError as error:
+        metrics.policies_read(is_good=False)
+        for problem in error.problems:
+            log.warning("policies cannot be used", notice=str(problem))
+    else:
+        metrics.policies_read(is_good=True)
+        log.warning("notice", notice="the policy files are good: restart to use them, SIGHUP only looks at them")
 
 
 def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:

@@ -96,13 +96,16 @@ class DedupStep:
             return self._led(exchange, await self._flights.refresh(terms, call), Reason.REQUESTED)
         if exchange.governing.dedup.mode is DedupMode.SHADOW:
             return self._shadowed(exchange, *await self._flights.watch(terms, call))
-        match await self._flights.answer(terms, call, partial(self._follows, exchange)):
+        try:
+            outcome = await self._flights.answer(terms, call, partial(self._follows, exchange))
+        finally:
+            self._follows_no_more(exchange)
+        match outcome:
             case Led() as led:
                 return self._led(exchange, led, "" if led.has_lease else Reason.STORE_UNAVAILABLE)
             case Replayed() as replayed:
                 return self._replayed(exchange, replayed)
             case Followed(landing):
-                self._follows_no_more(exchange)
                 if not isinstance(landing, NotShareable):
                     return self._followed(exchange, landing)
                 async with self._alone:

@@ -114,10 +114,26 @@ async def test_sigterm_lets_what_is_in_flight_end_and_says_so(valkey: EmbeddedVa
     assert '"drained":true' in "".join(gateway.output())
 
 
-async def test_sighup_changes_nothing_and_says_so(valkey: EmbeddedValkey) -> None:
-    with simulator_process() as url, GatewayProcess(environment(url, valkey.url)) as gateway:
-        gateway.popen.send_signal(signal.SIGHUP)
-        assert "restart to change them" in gateway.wait_for("SIGHUP")
+async def test_sighup_says_whether_the_next_start_would_go_well(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    for file in (ROOT / "policies").glob("*.yaml"):
+        (tmp_path / file.name).write_text(file.read_text())
+    variables = environment("", valkey.url, policies=str(tmp_path))
+    with simulator_process() as url, GatewayProcess(variables | {"GATEWAY_UPSTREAM_URL": url}) as gateway:
+        async with aiohttp.ClientSession() as session:
+
+            async def reload_went(value: float) -> bool:
+                async with session.get(f"{gateway.admin_url}/metrics") as response:
+                    return total(await response.text(), "policies_last_reload_successful") == value
+
+            (tmp_path / "wrong.yaml").write_text("match: {operations: [nothing]}\n")
+            gateway.popen.send_signal(signal.SIGHUP)
+            assert f"{tmp_path}/wrong.yaml:1: match.operations" in gateway.wait_for("policies cannot be used")
+            assert await reload_went(0)
+
+            (tmp_path / "wrong.yaml").unlink()
+            gateway.popen.send_signal(signal.SIGHUP)
+            gateway.wait_for("restart to use them")
+            assert await reload_went(1)
         assert gateway.end() == 0
 
 
