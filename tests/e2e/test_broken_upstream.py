@@ -72,9 +72,12 @@ async def test_signs_that_cannot_be_sent_on_cost_the_header_not_the_answer(raw: 
 
 
 @pytest.mark.parametrize("line", [b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 099 Odd"])
-async def test_a_status_that_is_no_answer_is_a_broken_upstream(line: bytes, redis_url: str) -> None:
+async def test_a_status_that_is_no_answer_is_a_broken_upstream(line: bytes, redis_url: str, lookless: str) -> None:
     raw = line + b"\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n"
-    async with ScriptedUpstream(raw=raw) as upstream, run_gateway(environment(upstream.url, redis_url)) as gateway:
+    async with (
+        ScriptedUpstream(raw=raw) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=lookless)) as gateway,
+    ):
         response = await gateway.submit()
         assert (response.status, json.loads(await response.text())["code"]) == (502, "upstream_broken")
 

@@ -140,7 +140,7 @@ async def test_what_is_no_fact_is_shared_with_those_who_wait_and_with_nobody_lat
     assert len(upstream.requests) == 2
 
 
-async def test_an_upstream_that_breaks_is_not_asked_by_all_who_wait(redis_url: str) -> None:
+async def test_an_upstream_that_breaks_is_not_asked_by_all_who_wait(redis_url: str, lookless: str) -> None:
     release = asyncio.Event()
 
     async def broken(_: Request, writer: asyncio.StreamWriter) -> None:
@@ -149,7 +149,7 @@ async def test_an_upstream_that_breaks_is_not_asked_by_all_who_wait(redis_url: s
 
     async with (
         ScriptedUpstream(answer=broken) as upstream,
-        run_gateway(environment(upstream.url, redis_url)) as gateway,
+        run_gateway(environment(upstream.url, redis_url, policies=lookless)) as gateway,
     ):
         asked = [asyncio.create_task(gateway.submit(x_optum_correlation_id=f"c{i}")) for i in range(5)]
         await followers(gateway, 4)

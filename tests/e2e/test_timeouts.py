@@ -22,10 +22,10 @@ def one(by: str) -> str:
     return f'timeouts_total{{operation="submit_eligibility",by="{by}"'
 
 
-async def test_the_marks_of_the_upstream_are_told_apart(redis_url: str) -> None:
+async def test_the_marks_of_the_upstream_are_told_apart(redis_url: str, lookless: str) -> None:
     async with (
         Simulator(Options(speed=SPEED)) as simulator,
-        run_gateway(environment(simulator.url, redis_url), speed=SPEED) as gateway,
+        run_gateway(environment(simulator.url, redis_url, policies=lookless), speed=SPEED) as gateway,
     ):
         expected = {
             "SIM-TIMEOUT": (504, "enterprise_gateway", "other"),
@@ -153,11 +153,14 @@ async def test_a_connection_that_is_cut_belongs_to_the_mark_it_is_near(
     assert (response.status, gateway.records()[-1]["timed_out_by"]) == (502, by)
 
 
-async def test_a_cut_that_is_near_no_mark_is_an_accident(redis_url: str) -> None:
+async def test_a_cut_that_is_near_no_mark_is_an_accident(redis_url: str, lookless: str) -> None:
     async def cut(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
-    async with ScriptedUpstream(answer=cut) as upstream, run_gateway(environment(upstream.url, redis_url)) as gateway:
+    async with (
+        ScriptedUpstream(answer=cut) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=lookless)) as gateway,
+    ):
         response = await gateway.submit()
 
     assert (response.status, gateway.records()[-1]["timed_out_by"]) == (502, "")
