@@ -1,4 +1,4 @@
-"""`python -m bench [lead] [replay] [latency] [memory] [day] [followers]`: measure the gateway beside its peers.
+"""`python -m bench [KIND …]`: measure the gateway beside its peers; `--help` names the kinds.
 
 Exit codes: 0 measured, whatever the figures; 1 a request was answered wrongly, or nothing could be measured.
 """
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bench import day, followers, measure, report
+from bench import day, followers, measure, report, telemetry
 from bench.processes import BenchError, allow_descriptors
 
-_KINDS = ("lead", "replay", "latency", "memory", "day", "followers")
+_KINDS = ("lead", "replay", "latency", "memory", "day", "followers", "telemetry")
 
 
 def main() -> int:
@@ -56,6 +56,7 @@ def _measure(kinds: Sequence[str], options: argparse.Namespace) -> report.Report
             memory=measure.memory(_progress) if "memory" in kinds else (),
             day=day.measure(options.visits, options.seed, _progress) if "day" in kinds else (),
             followers=followers.followers(options.followers, runs, _progress) if "followers" in kinds else None,
+            telemetry=telemetry.telemetry(runs, seconds, _progress) if "telemetry" in kinds else None,
         )
     finally:
         _progress("")

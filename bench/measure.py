@@ -101,7 +101,9 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CpuRun:
+class CpuRun:
+    """One run of one peer."""
+
     us: float
     load: Closed
     rss_kb: int
@@ -109,12 +111,12 @@ class _CpuRun:
 
 def lead(runs: int, seconds: float, progress: Progress) -> Comparison:
     """Measure CPU per request where each is another question."""
-    return _compared("lead", _LEADING, runs, progress, lambda peer: _cpu_run(peer, seconds))
+    return _compared("lead", _LEADING, runs, progress, lambda peer: cpu_run(peer, seconds))
 
 
 def replay(runs: int, seconds: float, progress: Progress) -> Comparison:
     """Measure CPU per request where each was answered before."""
-    return _compared("replay", _REPLAYING, runs, progress, lambda peer: _cpu_run(peer, seconds, members=_MEMBERS))
+    return _compared("replay", _REPLAYING, runs, progress, lambda peer: cpu_run(peer, seconds, members=_MEMBERS))
 
 
 def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:
@@ -125,11 +127,11 @@ def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:
             for name, results in found.items():
                 progress(f"latency {run + 1}/{runs}: {name}")
                 if name == DIRECT:
-                    results.append(_open(upstream_port, TOKEN, seconds))
+                    results.append(opened(upstream_port, TOKEN, seconds))
                 else:
                     with proxy(name, upstream_port) as peer:
                         _closed(peer, min(_WARM_S, seconds), *_OTHERS)
-                        results.append(_open(peer.port, peer.token, seconds))
+                        results.append(opened(peer.port, peer.token, seconds))
     return [_latency_row(name, results) for name, results in found.items()]
 
 
@@ -150,9 +152,9 @@ def _compared(
     peers: Sequence[str],
     runs: int,
     progress: Progress,
-    measured: Callable[[Proxy], _CpuRun],
+    measured: Callable[[Proxy], CpuRun],
 ) -> Comparison:
-    found: dict[str, list[_CpuRun]] = {name: [] for name in available(*peers)}
+    found: dict[str, list[CpuRun]] = {name: [] for name in available(*peers)}
     with upstream() as upstream_port:
         for run in range(runs):
             for name, results in found.items():
@@ -163,7 +165,8 @@ def _compared(
     return Comparison(rows=[_cpu_row(name, results) for name, results in found.items()], ratios=ratios)
 
 
-def _cpu_run(peer: Proxy, seconds: float, members: int | None = None) -> _CpuRun:
+def cpu_run(peer: Proxy, seconds: float, members: int | None = None) -> CpuRun:
+    """Measure CPU per request of one peer; with `members`, of replays."""
     asked = ("--members", str(members)) if members else ()
     warm = asked or _OTHERS
     replayed = REPLAYED_BYTES if peer.token != TOKEN else ANSWERED_BYTES  # nginx does not say what a replay is
@@ -172,14 +175,14 @@ def _cpu_run(peer: Proxy, seconds: float, members: int | None = None) -> _CpuRun
     before_s = peer.running.cpu_s()
     load = _closed(peer, seconds, *asked, "--expected", str(replayed if members else ANSWERED_BYTES))
     used_s = peer.running.cpu_s() - before_s
-    return _CpuRun(us=used_s * 1e6 / max(load.answers, 1), load=load, rss_kb=peer.running.rss_kb())
+    return CpuRun(us=used_s * 1e6 / max(load.answers, 1), load=load, rss_kb=peer.running.rss_kb())
 
 
-def _ratio(ours: Sequence[_CpuRun], theirs: Sequence[_CpuRun]) -> float:
+def _ratio(ours: Sequence[CpuRun], theirs: Sequence[CpuRun]) -> float:
     return round(statistics.median(a.us / b.us for a, b in zip(ours, theirs, strict=True)), 3)
 
 
-def _cpu_row(name: str, results: Sequence[_CpuRun]) -> Cpu:
+def _cpu_row(name: str, results: Sequence[CpuRun]) -> Cpu:
     return Cpu(
         peer=name,
         us_by_run=tuple(round(result.us, 1) for result in results),
@@ -236,8 +239,9 @@ def _closed(peer: Proxy, seconds: float, *more: str) -> Closed:
     return Closed(**_result(_load("closed", peer.port, peer.token, *arguments)))
 
 
-def _open(port: int, token: str, seconds: float) -> Opened:
-    return Opened(**_result(_load("open", port, token, "--rate", str(RATE), "--seconds", str(seconds))))
+def opened(port: int, token: str, seconds: float, *more: str) -> Opened:
+    """Run an open loop."""
+    return Opened(**_result(_load("open", port, token, "--rate", str(RATE), "--seconds", str(seconds), *more)))
 
 
 def _load(kind: str, port: int, token: str, *arguments: str) -> tuple[str, ...]:

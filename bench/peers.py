@@ -44,8 +44,11 @@ BYTES: Final = "nginx, by bytes"
 PASSING: Final = "gateway, dedup off"
 GATEWAY: Final = "gateway"
 DIRECT: Final = "no proxy"
+SILENT: Final = "gateway without telemetry"
+CROWDED: Final = "gateway with a large fleet's metrics"
 
 _BARE: Final = (BARE, BARE_UVLOOP)
+_GATEWAYS: Final = (GATEWAY, PASSING, SILENT, CROWDED)
 _NGINX: Final = (LUA, LUA_KEEPING, BYTES)
 _LUA_RULES: Final = 'access_by_lua_block { require("dedup").replay() }'
 _RULES: Final = {
@@ -123,12 +126,18 @@ def proxy(name: str, upstream_port: int, redis_url: str | None = None) -> Iterat
             if name in _NGINX:
                 command = _nginx(name, directory, port, upstream_port, redis_url)
             else:
-                command = (*module("")[:2], "gateway", "serve")
+                command = _gateway(name)
                 environment |= _gateway_environment(name, (port, admin_port), upstream_port, redis_url)
         running = stack.enter_context(started(command, core=proxy_core(), log=log, environment=environment))
         wait_for_port(running, port, log)
-        token = CALLER_TOKEN if name in {GATEWAY, PASSING} else TOKEN
+        token = CALLER_TOKEN if name in _GATEWAYS else TOKEN
         yield Proxy(running=running, port=port, token=token, admin_port=admin_port)
+
+
+def _gateway(name: str) -> tuple[str, ...]:
+    if name in {SILENT, CROWDED}:
+        return module("variant", "silent" if name == SILENT else "crowded", "serve")
+    return (*module("")[:2], "gateway", "serve")
 
 
 def _bare(name: str, port: int, upstream_port: int) -> tuple[str, ...]:
@@ -168,5 +177,6 @@ def _gateway_environment(name: str, ports: tuple[int, int], upstream_port: int, 
         "GATEWAY_UPSTREAM_CLIENT_ID": "bench",
         "GATEWAY_UPSTREAM_CLIENT_SECRET": "bench-secret",
         "GATEWAY_LOG_LEVEL": "info",
+        "GATEWAY_LOG_REQUESTS_PER_S": "1000000",
         "GATEWAY_DRAIN_TIMEOUT_S": "1",
     }

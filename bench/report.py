@@ -8,6 +8,7 @@ from bench.day import DayRow
 from bench.followers import FOLLOWERS, Followers, Lateness
 from bench.measure import CONNECTIONS, HOLD, RATE, Comparison, Cpu, Latency, Memory
 from bench.peers import BARE, GATEWAY, LUA, LUA_KEEPING, has_nginx
+from bench.telemetry import Telemetry
 
 _LEAD_GOALS: Final = {BARE: 1.5, LUA: 3.0, LUA_KEEPING: 3.0}
 _REPLAY_GOALS: Final = {LUA_KEEPING: 1.5}
@@ -16,6 +17,8 @@ _P99_GOAL_MS = 8
 _KB_GOAL = 40
 _CAUGHT_GOAL = 0.99
 _MEMORY_HEAD: Final = ("", "held", "KB each", "MB before", "MB held", "s to hold", "errors")
+_TELEMETRY_GOAL_US: Final = 15
+_SCRAPE_GOAL_MS: Final = 50
 _LATE_P99_GOALS_MS: Final = (5, 50)
 
 
@@ -29,13 +32,15 @@ class Report:
     memory: Sequence[Memory] = ()
     day: Sequence[DayRow] = ()
     followers: Followers | None = None
+    telemetry: Telemetry | None = None
 
     @property
     def errors(self) -> int:
         """Answers that were wrong or never came."""
         compared = [row for comparison in (self.lead, self.replay) if comparison is not None for row in comparison.rows]
         rows: tuple[Cpu | Latency | Memory | DayRow, ...] = (*compared, *self.latency, *self.memory, *self.day)
-        return sum(row.errors for row in rows) + (self.followers.errors if self.followers is not None else 0)
+        others = (self.followers, self.telemetry)
+        return sum(row.errors for row in rows) + sum(one.errors for one in others if one is not None)
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -52,6 +57,8 @@ def lines(report: Report) -> Iterator[str]:
         yield from _day(report.day)
     if report.followers is not None:
         yield from _followers(report.followers)
+    if report.telemetry is not None:
+        yield from _telemetry(report.telemetry)
     if not has_nginx():
         yield "nginx with Lua is not installed here: its rows are missing"
     if report.errors:
@@ -166,6 +173,17 @@ def _followers(found: Followers) -> Iterator[str]:
     )
     yield f"  since the upstream was told to answer; the leader has its own after {found.leader_since_ms:.1f} ms"
     yield f"  {found.rounds} rounds cost {_calls(found.round_calls)}; the load read for {found.reading_ms:.1f} ms"
+    yield ""
+
+
+def _telemetry(found: Telemetry) -> Iterator[str]:
+    yield "Telemetry: CPU of a request with it, less that without, same run"
+    yield f"  lead {found.lead_us:.1f} µs, replay {found.replay_us:.1f} µs   goal <= {_TELEMETRY_GOAL_US}"
+    yield f"A scrape of {found.series} series: median {found.scrape_ms:.1f} ms, slowest {found.scrape_max_ms:.1f}"
+    yield f"  goal < {_SCRAPE_GOAL_MS} ms"
+    yield f"  p99 at {RATE:.0f} requests/s: {found.p99_ms:.2f} ms without, {found.p99_scraped_ms:.2f} ms with a scrape"
+    yield f"  every half second ({found.scrapes} of them); slowest {found.max_ms:.2f} and {found.max_scraped_ms:.2f} ms"
+    yield "  goal: p99 within 1 ms"
     yield ""
 
 

@@ -1,6 +1,7 @@
 """Reading a peer's or the upstream's metrics, and telling the upstream to answer what it holds."""
 
 import http.client
+import socket
 from typing import Final
 
 from bench.messages import PATH_RELEASE
@@ -18,6 +19,16 @@ def fetch(port: int, path: str) -> str:
         return connection.getresponse().read().decode()
     finally:
         connection.close()
+
+
+def drain(port: int) -> int:
+    """Ask for the metrics and read them as cheaply as can be; return how many bytes came."""
+    buffer, size = bytearray(1_048_576), 0
+    with socket.create_connection((_HOST, port), _PATIENCE_S) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while count := connection.recv_into(buffer):
+            size += count
+    return size
 
 
 def metric(port: int, name: str) -> int:

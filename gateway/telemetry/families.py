@@ -39,17 +39,18 @@ class Families:
         self, *, version: str, python_version: str, fetch_results: Iterable[str], payers: Iterable[str]
     ) -> None:
         self.registry = CollectorRegistry()
-        self.few = CollectorRegistry()
+        self._few = CollectorRegistry()
         self.many: list[Numbers | Histograms] = []
         self.payers = tuple(sorted({*payers, OTHER_PAYER}))
-        info = Info(f"{_PREFIX}build", "What is running.", registry=self.few)
+        info = Info(f"{_PREFIX}build", "What is running.", registry=self._few)
         info.info({"version": version, "python_version": python_version})
         self._declare_requests()
         self._declare_calls()
         self._declare_dedup()
         self._declare_token(fetch_results)
         self._declare_process()
-        for collector in (*self.few._collector_to_names, *self.many):  # noqa: SLF001 - the only list there is
+        self.few = tuple(self._few._collector_to_names)  # noqa: SLF001 - the only list there is
+        for collector in (*self.few, *self.many):
             self.registry.register(collector)
 
     def _numbers(self, name: str, text: str, *labels: str, is_gauge: bool = False) -> Numbers:
@@ -65,10 +66,10 @@ class Families:
         return family
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(_PREFIX + name, text, labels, registry=self.few)
+        return Counter(_PREFIX + name, text, labels, registry=self._few)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, registry=self.few)
+        return Gauge(_PREFIX + name, text, registry=self._few)
 
     def _declare_requests(self) -> None:
         self.requests = self._numbers("requests", "Finished requests.", "operation", "caller", "status")
@@ -196,7 +197,7 @@ class Families:
             f"{_PREFIX}dedup_replay_age_seconds",
             "How old an answer was when it was replayed.",
             buckets=AGE_BUCKETS_S,
-            registry=self.few,
+            registry=self._few,
         )
         self.shadow = self._counter(
             "dedup_shadow_replays",

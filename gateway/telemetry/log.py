@@ -32,6 +32,7 @@ from gateway.exchange import CallRecord, Record
 _SERVER_ERROR: Final = 500
 MAX_WAITING_BYTES: Final = 4_194_304
 _RETRY_S: Final = 0.05
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 LEVELS: Final = ("debug", "info", "warning", "error")
 FIELDS: Final = frozenset(
     {
@@ -69,12 +70,12 @@ class Log:
         self._left_out(1)
         return False
 
-    def record(self, event: str, level: str, fields: EventDict) -> None:
+    def record(self, level: str, fields: EventDict) -> None:
         """Write the line of a request or a call: there is one for each, so structlog's detours are left out."""
         allowance = self._allowances[level]
         if allowance.skipped:
             fields["skipped"], allowance.skipped = allowance.skipped, 0
-        self._lines.write(_line(event, level, fields))
+        self._lines.write(orjson.dumps(fields, option=_OPTIONS))
 
     def on_skipped(self, tell: Callable[[int], None]) -> None:
         """Have it told how many lines are not written."""
@@ -129,9 +130,11 @@ def log_record(log: Log, record: Record) -> None:
         return
     dedup = record.dedup
     log.record(
-        "request",
         level,
         {
+            "event": "request",
+            "level": level,
+            "timestamp": datetime.now(UTC),
             "operation": record.operation,
             "caller": record.caller,
             "policy": record.policy,
@@ -140,19 +143,19 @@ def log_record(log: Log, record: Record) -> None:
             "code": record.code,
             "correlation_id": record.correlation_id,
             "trace_id": record.trace_id,
-            "duration_s": round(record.duration_s, 6),
-            "upstream_s": round(record.upstream_s, 6) if record.upstream_s is not None else None,
+            "duration_s": _rounded(record.duration_s),
+            "upstream_s": _rounded(record.upstream_s) if record.upstream_s is not None else None,
             "upstream_status": record.upstream_status,
             "upstream_calls": record.upstream_calls,
-            "token_wait_s": round(record.token_wait_s, 6),
-            "follow_s": round(record.follow_s, 6) if record.follow_s is not None else None,
-            "own_s": round(record.own_s, 6),
+            "token_wait_s": record.token_wait_s and _rounded(record.token_wait_s),
+            "follow_s": _rounded(record.follow_s) if record.follow_s is not None else None,
+            "own_s": _rounded(record.own_s),
             "budget_s": record.budget_s,
-            "budget_used": round(record.duration_s / record.budget_s, 4) if record.budget_s else None,
+            "budget_used": _rounded(record.duration_s / record.budget_s) if record.budget_s else None,
             "payer": record.payer,
             "timed_out_by": record.timed_out_by,
             "recovery": record.recovery,
-            "left_s": round(record.left_s, 6) if record.left_s is not None else None,
+            "left_s": _rounded(record.left_s) if record.left_s is not None else None,
             "dedup": dedup.kind if dedup is not None else None,
             "dedup_reason": dedup.reason if dedup is not None else None,
             "dedup_age_s": dedup.age_s if dedup is not None else None,
@@ -164,15 +167,22 @@ def log_record(log: Log, record: Record) -> None:
     )
 
 
+def _rounded(seconds: float) -> float:
+    """Cut to microseconds: a third of the price of `round`, and a line has five of them."""
+    return int(seconds * 1e6) / 1e6
+
+
 def log_call(log: Log, call: CallRecord) -> None:
     """Write the line of an upstream call whose request has its line already, and could not say how it ended."""
     level = "warning" if call.timed_out_by or call.status is None or call.status >= _SERVER_ERROR else "info"
     if call.is_awaited or not log.takes(level):
         return
     log.record(
-        "call",
         level,
         {
+            "event": "call",
+            "level": level,
+            "timestamp": datetime.now(UTC),
             "operation": call.operation,
             "caller": call.caller,
             "payer": call.payer,
@@ -181,7 +191,7 @@ def log_call(log: Log, call: CallRecord) -> None:
             "timed_out_by": call.timed_out_by,
             "correlation_id": call.correlation_id,
             "trace_id": call.trace_id,
-            "upstream_s": round(call.duration_s, 6),
+            "upstream_s": _rounded(call.duration_s),
             "trace": call.trace.trace_id if call.trace is not None else None,
         },
     )
@@ -262,4 +272,4 @@ def _rendered(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
 
 def _line(event: str, level: str, fields: EventDict) -> bytes:
     line = {**fields, "event": event, "level": level, "timestamp": datetime.now(UTC)}
-    return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(line, option=_OPTIONS)

@@ -56,3 +56,10 @@ def test_however_many_follow_it_is_one_call() -> None:
     assert (found["memory"]["held"], found["memory"]["requests"], found["memory_calls"]) == (40, 40, 1)
     assert (found["rounds"], found["round_calls"], found["late_followers"]) == (3, 3, 40)
     assert [row["replica"] for row in found["lateness"]] == ["the leader's replica", "another replica"]
+
+
+def test_telemetry_is_measured_with_and_without_and_while_it_is_scraped() -> None:
+    found = measured("telemetry", "--runs", "1", "--seconds", "1.2")["telemetry"]
+    assert found["series"] > 50 * 9 * 30
+    assert found["scrapes"] > 0
+    assert found["requests"] > 0

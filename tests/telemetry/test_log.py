@@ -16,7 +16,7 @@ from gateway.telemetry.log import FIELDS, LEVELS, log_call, log_record, open_log
 
 Make = Callable[..., Record]
 GATEWAY = Path(__file__).parents[2] / "gateway"
-AS_LOGGED = {"duration_s": 1.234568}
+AS_LOGGED = {"duration_s": 1.234567}
 
 
 @pytest.fixture(autouse=True)

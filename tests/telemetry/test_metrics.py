@@ -251,7 +251,7 @@ def test_a_scrape_is_worked_out_in_slices(metrics: Metrics, record: Make) -> Non
         metrics.observe(record(caller=f"caller-{caller}"))
 
     _, slices = watched(metrics, InFlight()).exposition("")
-    assert max(part.count(b"\n") for part in slices) <= 24 * (len(DURATION_BUCKETS_S) + 3)
+    assert max(part.count(b"\n") for part in slices) <= 6 * (len(DURATION_BUCKETS_S) + 3)
 
 
 def test_policies_that_were_read_are_told_apart_from_those_that_are_in_force(metrics: Metrics) -> None:
