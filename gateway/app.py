@@ -47,6 +47,7 @@ from gateway.store import Store
 from gateway.subscription import Subscription
 from gateway.telemetry.log import Log, log_call, log_record
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.traces import NoTraces, Traces, TracingUnavailable
 from gateway.token.client import TokenClient
 from gateway.token.step import FetchResult, TokenKeeper, TokenStep
 from gateway.token.step import Sources as TokenSources
@@ -120,8 +121,10 @@ async def open_gateway(
     refuse_exposure(policies, settings)
     metrics = _metrics(policies, log)
     in_flight = InFlight()
+    traces = _traces(settings)
     sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(traces.close)
         keys, redis_url = ring_and_url(settings, stack)
         new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)
         store = await open_store(new_store, stack)
@@ -143,12 +146,14 @@ async def open_gateway(
             recover=RecoverStep(IdStore(store, sealing), _recovery_sources(metrics, now)),
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
-            upstream=Upstream(session, settings.upstream_url, sockets, in_flight, _call_observers(metrics, log, now)),
+            upstream=Upstream(
+                session, settings.upstream_url, sockets, in_flight, _call_observers(metrics, log, traces, now)
+            ),
         )
         limits = Limits(
             in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
         )
-        ingress = Ingress(Pipeline(policies, steps), limits, sockets, in_flight, _observers(metrics, log, now))
+        ingress = Ingress(Pipeline(policies, steps), limits, sockets, in_flight, _observers(metrics, log, traces, now))
         metrics.watch(
             in_flight=in_flight,
             now=now,
@@ -246,6 +251,24 @@ def _metrics(policies: PolicySet, log: Log) -> Metrics:
     return metrics
 
 
+def _traces(settings: Settings) -> Traces | NoTraces:
+    if not settings.otlp_endpoint:
+        return NoTraces()
+    try:
+        return Traces(
+            settings.otlp_endpoint,
+            share=settings.trace_sample_ratio,
+            version=VERSION,
+            chance=random.Random(),  # noqa: S311 - ids of spans are no secrets
+            wall_now=time.time,
+        )
+    except TracingUnavailable as error:
+        raise StartError(
+            f"{variable('otlp_endpoint')}: found no OpenTelemetry installed, expected the extra: "
+            "pip install 'eligibility-gateway[otel]'",
+        ) from error
+
+
 def _recovery_sources(metrics: Metrics, now: Callable[[], float]) -> RecoverySources:
     return RecoverySources(
         now=now,
@@ -257,24 +280,27 @@ def _recovery_sources(metrics: Metrics, now: Callable[[], float]) -> RecoverySou
     )
 
 
-def _call_observers(metrics: Metrics, log: Log, now: Callable[[], float]) -> CallObservers:
+def _call_observers(metrics: Metrics, log: Log, traces: Traces | NoTraces, now: Callable[[], float]) -> CallObservers:
     def on_call(call: CallRecord) -> None:
         metrics.observe_call(call)
         log_call(log, call)
+        traces.on_call(call)
 
-    return CallObservers(now=now, on_call=on_call)
+    return CallObservers(now=now, on_call=on_call, begin_trace=traces.call)
 
 
-def _observers(metrics: Metrics, log: Log, now: Callable[[], float]) -> Observers:
+def _observers(metrics: Metrics, log: Log, traces: Traces | NoTraces, now: Callable[[], float]) -> Observers:
     def on_record(record: Record) -> None:
         metrics.observe(record)
         log_record(log, record)
+        traces.on_record(record)
 
     return Observers(
         now=now,
         new_id=_new_id,
         on_record=on_record,
         on_defect=lambda defect: log.error("defect", error=type(defect).__name__),
+        begin_trace=traces.begin,
     )
 
 

@@ -91,11 +91,20 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 class Trace(Struct, frozen=True):
-    """Where a request stands in a distributed trace (W3C Trace Context): 32 and 16 lower-case hex digits."""
+    """Where a request stands in a distributed trace (W3C Trace Context): 32 and 16 lower-case hex digits.
+
+    Without tracing `span_id` is that of whoever asks; with it, our own, and `parent_id` that of whoever asks.
+    """
 
     trace_id: str
     span_id: str
     is_sampled: bool = True
+    parent_id: str = ""
+
+    @property
+    def header(self) -> str:
+        """The value of `traceparent` for whoever is asked within this span."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
 
 
 class DecisionKind(StrEnum):

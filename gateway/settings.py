@@ -7,6 +7,7 @@ Rules
 - Nothing here reads `os.environ`: the environment is an argument.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -76,6 +77,12 @@ def _upstream_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _collector_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("http://HOST[:PORT] or https://, without credentials, query or fragment")
+    return value
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     scheme, separator, _ = url.partition("://")
@@ -130,6 +137,16 @@ class Settings(BaseModel):
         ge=1,
         description="Lines of finished requests in a second, of good ones and of failures each; what is left out is "
         "counted. 100 a second are at most 7 GB a day.",
+    )
+    otlp_endpoint: Annotated[str, AfterValidator(_collector_url)] | None = Field(
+        default=None,
+        description="Where traces go, by OTLP over HTTP, such as `http://collector:4318`. Needs the extra `otel`.",
+    )
+    trace_sample_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced, of those that come without a `traceparent`.",
     )
     max_in_flight: int = Field(
         default=15_000,

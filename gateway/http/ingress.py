@@ -38,7 +38,7 @@ from gateway.errors import (
     Overloaded,
     Stopped,
 )
-from gateway.exchange import CORRELATION_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply
+from gateway.exchange import CORRELATION_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply, Trace
 from gateway.headers.correlation import choose_correlation_id, well_formed
 from gateway.headers.traceparent import trace_of
 from gateway.http.server import Request, Server
@@ -72,6 +72,7 @@ class Observers:
     new_id: Callable[[], str]
     on_record: Callable[[Record], None]
     on_defect: Callable[[BaseException], None]
+    begin_trace: Callable[[Trace | None], Trace | None] = lambda inbound: inbound
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class Ingress:
                 self._observers.new_id,
             ),
             started_at=self._observers.now(),
-            trace=trace_of(raw.headers.getall("traceparent", ())),
+            trace=self._observers.begin_trace(trace_of(raw.headers.getall("traceparent", ()))),
         )
         self._waiting.add(exchange)
         self._idle.clear()

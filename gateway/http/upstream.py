@@ -34,7 +34,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.exchange import UNKNOWN, CallRecord, Exchange, Outbound, Reply
+from gateway.exchange import UNKNOWN, CallRecord, Exchange, Outbound, Reply, Trace
 from gateway.headers.correlation import well_formed
 from gateway.http.sockets import Sockets
 from gateway.in_flight import InFlight
@@ -42,6 +42,7 @@ from gateway.policy.model import Timeout
 from gateway.telemetry import timeouts
 
 TRACE_ID: Final = "x-optum-trace-id"
+TRACEPARENT: Final = "traceparent"
 BUFFER_BYTES: Final = 262_144
 _KEEP_ALIVE_S: Final = 8.0
 _DNS_CACHE_S: Final = 30
@@ -117,6 +118,7 @@ class CallObservers:
 
     now: Callable[[], float]
     on_call: Callable[[CallRecord], None]
+    begin_trace: Callable[[Trace | None], Trace | None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class _Seen:
     trace_id: str = ""
     body: bytes = b""
     code: str = ""
+    trace: Trace | None = None
 
 
 class Upstream:
@@ -147,6 +150,7 @@ class Upstream:
         self._in_flight = in_flight
         self._now = observers.now
         self._on_call = observers.on_call
+        self._begin_trace = observers.begin_trace
         self._limits_of: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
@@ -170,7 +174,9 @@ class Upstream:
         exchange.upstream_calls += 1
         exchange.timed_out_by = ""
         self._sockets.calls += 1
-        seen = _Seen()
+        seen = _Seen(trace=self._begin_trace(exchange.trace))
+        if seen.trace is not None:
+            outbound.headers[TRACEPARENT] = seen.trace.header
         try:
             response = await self._request(outbound, url, limits)
             exchange.upstream_status = seen.status = response.status
@@ -224,7 +230,7 @@ class Upstream:
                 trace_id=seen.trace_id,
                 duration_s=elapsed_s,
                 is_awaited=exchange in self._in_flight.waiting,
-                trace=exchange.trace,
+                trace=seen.trace or exchange.trace,
             )
         )
 
