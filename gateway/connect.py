@@ -28,8 +28,8 @@ class StoreUrlError(ValueError):
 
 def connect(url: str) -> Client:
     """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)  # its errors quote what stands before the host: a password
         match parts.scheme:
             case "redis" | "rediss" if not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
                 # redis-py would take a database that is no number for the first one.
