@@ -255,7 +255,8 @@ def _is_text(value: str) -> bool:
 
 def _problem(field: str, details: ErrorDetails, values: Mapping[str, str]) -> str:
     value = values.get(field)
-    is_hidden = field in _NOT_SHOWN or (value is not None and "@" in value)
+    # Before an "@" stands a password, and in a query perhaps a key.
+    is_hidden = field in _NOT_SHOWN or (value is not None and not {"@", "?"}.isdisjoint(value))
     found = "nothing" if not value else "a value that is not shown" if is_hidden else f"{value[:_SHOWN_CHARS]!r}"
     stated = str(details.get("ctx", {}).get("error", "")) or _EXPECTED.get(details["type"], "")
     return f"{variable(field)}: found {found}, expected {(value and stated) or _expected(field, details, value)}"
