@@ -312,8 +312,10 @@ def _in_document(details: ErrorDetails, document: CommentedMap) -> Loc:
 def _shown(details: ErrorDetails, loc: Loc) -> str:
     if details["type"] == "value_error" and str(details["loc"][-1]) == "[key]":
         return f"the name {str(loc[-1])!r}"
-    # Whatever stands in the place of an entry or of a digest may be the secret itself.
-    if any("secret" in str(part) for part in loc) or (loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH):
+    # Whatever stands in the place of an entry, of a digest or of a header's value may be the secret itself.
+    is_entry = loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH
+    is_header = loc[:2] == ("headers", "set") and len(loc) > 2  # noqa: PLR2004 - the clause, its field, a name
+    if any("secret" in str(part) for part in loc) or is_entry or is_header:
         return "a value that is not shown"
     if details["type"] == "extra_forbidden":
         return "an unknown field"

@@ -199,7 +199,8 @@ def test_a_problem_has_a_line_unless_it_is_none_of_a_line(line: int, path: str, 
             "headers:\n  set:\n    X-A: a\n    X Site: b\n    X-C: ' c'\n",
             [
                 "6: headers.set.X Site: found the name 'X Site', expected a header name: letters, digits, hyphens",
-                "7: headers.set.X-C: found ' c', expected a header value in visible ASCII, no blank at either end",
+                "7: headers.set.X-C: found a value that is not shown, expected a header value in visible ASCII, "
+                "no blank at either end",
             ],
         ),
         (
