@@ -18,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 START_S = 30.0
 
 
+def kept_environment() -> dict[str, str]:
+    """This process's own environment without what is meant for a gateway."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+
+
 class Process:
     """A child process whose lines on stdout are awaited, and of which nothing is left behind."""
 
@@ -28,12 +33,11 @@ class Process:
         cwd: Path = ROOT,
         open_files: int | None = None,
     ) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         self._lines: Queue[str] = Queue()
         self.seen: list[str] = []
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "gateway", *arguments],
-            env={**kept, **environment},
+            env={**kept_environment(), **environment},
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -112,11 +116,11 @@ def simulator_process(*arguments: str) -> Iterator[str]:
         yield process.wait_for("listening on").rsplit(maxsplit=1)[-1]
 
 
-async def eventually(condition: Any, timeout_s: float = 20.0) -> Any:  # noqa: ANN401 - whatever it returns
+async def eventually(condition: Any, timeout_s: float = 20.0, pause_s: float = 0.01) -> Any:  # noqa: ANN401 - whatever it returns
     """Await until an async condition is truthy, and return what it returned."""
     async with asyncio.timeout(timeout_s):
         while not (found := await condition()):  # noqa: ASYNC110 - another process's state
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
         return found
 
 
