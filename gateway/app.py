@@ -28,7 +28,7 @@ from gateway.dedup.step import DedupStep
 from gateway.dedup.store import CHANNEL, FlightStore
 from gateway.exchange import CallRecord, Record
 from gateway.headers.step import HeadersStep
-from gateway.http.admin import AdminView, admin_application
+from gateway.http.admin import AdminView, admin_server
 from gateway.http.ingress import Ingress, Limits, Observers
 from gateway.http.sockets import Sockets
 from gateway.http.upstream import CallObservers, Upstream, open_session
@@ -304,8 +304,8 @@ def _observers(metrics: Metrics, log: Log, traces: Traces | NoTraces, now: Calla
     )
 
 
-def _admin_runner(view: AdminView) -> web.AppRunner:
-    return web.AppRunner(admin_application(view), access_log=None, shutdown_timeout=_CLEANUP_S)
+def _admin_runner(view: AdminView) -> web.ServerRunner:
+    return web.ServerRunner(admin_server(view), shutdown_timeout=_CLEANUP_S)
 
 
 def _traffic_runner(ingress: Ingress) -> web.ServerRunner:

@@ -46,6 +46,7 @@ from tests.e2e.conftest import environment
 from tests.running import GatewayProcess, eventually, total
 from tests.scripted import Request, ScriptedUpstream
 
+_BAD_REQUEST: Final = 400
 _ENFORCE: Final = "dedup: {mode: enforce, window: 24h}\nrecover: {within: 2s, attempts: 1, pause: 20ms}\n"
 _SUBMITS: Final = "operations: [submit_eligibility, submit_eligibility_x12]"
 _POLICIES: Final = {
@@ -251,6 +252,9 @@ async def live(one: Life, *, is_hurried: bool) -> None:
     await one.tell("no token yet", Asked(request(body=question("no token")), 503, "token_unavailable"))
     await one.has_token()
     await asyncio.gather(*(one.tell(name, asked) for name, asked in REFUSALS.items()))
+    for name, asked in REFUSALS.items():  # what was not meant for the admin port is not repeated there either
+        if not asked.half_close and asked.status == _BAD_REQUEST:
+            one.evidence.places[f"admin port: {name}"] = (await ask(one.process.admin_url, asked.raw)).raw
     for name, asked in ANSWERED_ASKS.items():
         await one.tell(name, asked)
     await _together(one)
