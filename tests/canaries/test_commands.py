@@ -56,12 +56,12 @@ WRONG_SETTINGS = [
 @pytest.mark.parametrize("change", WRONG_SETTINGS, ids=range(len(WRONG_SETTINGS)))
 async def test_a_wrong_setting_is_not_repeated(change: dict[str, str], policies: Path) -> None:
     given = variables(NOWHERE, "redis://127.0.0.1:1", policies) | change
-    done, forgotten = await all_of(("serve",), ("forget", "--all"), given=given)
-    assert (done.returncode, forgotten.returncode) == (2, 2)
-    assert done.stderr
-    for written in (done, forgotten):
-        assert found_in(written.stdout + written.stderr, ALL) == []
-        assert b"Traceback" not in written.stderr
+    commands = [("serve",), ("forget", "--all")] if "\u2100" in str(change) else [("serve",)]
+    for done in await all_of(*commands, given=given):
+        assert done.returncode == 2
+        assert done.stderr
+        assert found_in(done.stdout + done.stderr, ALL) == []
+        assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["refused", "no http"])
@@ -98,13 +98,14 @@ WRONG_POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("text", WRONG_POLICIES, ids=range(len(WRONG_POLICIES)))
-async def test_a_secret_in_the_wrong_place_of_a_policy_file_is_not_repeated(text: str, policies: Path) -> None:
-    (policies / "wrong.yaml").write_text(text)
+async def test_a_secret_in_the_wrong_place_of_a_policy_file_is_not_repeated(policies: Path) -> None:
+    for number, text in enumerate(WRONG_POLICIES):
+        (policies / f"wrong-{number}.yaml").write_text(text)
     given = variables(NOWHERE, "redis://127.0.0.1:1", policies)
     (done,) = await all_of(("check", "--policies", str(policies)), given=given)
     assert done.returncode == 2
-    assert b"wrong.yaml" in done.stderr
+    for number in range(len(WRONG_POLICIES)):
+        assert f"wrong-{number}.yaml:".encode() in done.stderr
     assert found_in(done.stdout + done.stderr, ALL) == []
     assert b"Traceback" not in done.stderr
 
