@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from aiohttp import web
 from redis.asyncio import Redis
 
 from gateway.embedded import EmbeddedValkey
@@ -196,7 +197,8 @@ async def life(directory: Path, *, is_debug: bool) -> AsyncIterator[Life]:
             given = variables(upstream.url, f"unix://gateway:{REDIS_PASSWORD}@{path}", policies)
             if is_debug:
                 given |= {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
-            async with _monitored(path) as monitored:
+            async with _monitored(path) as monitored, _collector() as (collector_url, exported):
+                given["GATEWAY_OTLP_ENDPOINT"] = collector_url
                 process = await asyncio.to_thread(GatewayProcess, given)
                 one = Life(process, upstream, answering, valkey, redis, policies, session)
                 with process, _stderr(process) as errors:
@@ -208,6 +210,7 @@ async def life(directory: Path, *, is_debug: bool) -> AsyncIterator[Life]:
                 one.evidence.places |= {
                     "stderr": "".join(errors).encode(),
                     "MONITOR": bytes(monitored),
+                    "traces": bytes(exported),
                     "stdout": "".join(process.output()).encode(),
                 }
 
@@ -242,6 +245,23 @@ async def _monitored(path: str) -> AsyncIterator[bytearray]:
     finally:
         writer.transport.abort()
         await following
+
+
+@asynccontextmanager
+async def _collector() -> AsyncIterator[tuple[str, bytearray]]:
+    """Takes traces; its address, and all that was exported to it."""
+    exported = bytearray()
+
+    async def take(asked: web.BaseRequest) -> web.Response:
+        exported.extend(await asked.read())
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(take))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}", exported
+    await runner.cleanup()
 
 
 # --- what happens in it ---------------------------------------------------------------------------------------------

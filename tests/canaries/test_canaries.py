@@ -58,5 +58,6 @@ def test_every_problem_was_met(evidence: Evidence) -> None:
 def test_the_log_told_of_every_request_and_of_nothing_but_events(evidence: Evidence) -> None:
     lines = [json.loads(line) for line in evidence.places["stdout"].splitlines()]
     assert len([line for line in lines if line["event"] == "request"]) >= len(evidence.replies)
+    assert evidence.places["traces"].count(b"eligibility_gateway.operation") >= len(evidence.replies)
     assert b"Traceback" not in evidence.places["stderr"]
     assert evidence.exit_code == (0 if evidence.replies["in flight at the end"][1].raw else 1)
