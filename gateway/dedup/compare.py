@@ -1,10 +1,14 @@
 """Whether two bodies are one question, and where they differ if they are not: offline, for people and for CI."""
 
+import re
 from dataclasses import replace
+from typing import Final
 
 from gateway.dedup.canonical import Difference, FieldRules, NotCanonical, Unreadable, differences, read_object
 from gateway.dedup.fingerprint import X12_FIELD, Question, read_question
 from gateway.policy.model import FieldsClause
+
+_SEGMENT: Final = re.compile(r"[A-Z][A-Z0-9]{1,2}")
 
 
 def field_rules(clause: FieldsClause) -> FieldRules:
@@ -48,4 +52,6 @@ def _named(difference: Difference, one: Question, two: Question) -> Difference:
     index, _, below = rest.partition("]")
     longest = max((question.meaning["segments"] for question in (one, two)), key=len)
     name = longest[int(index)][0][0][0]
+    if _SEGMENT.fullmatch(name) is None:  # where a terminator stands inside of a value, what follows it is no name
+        name = "?"
     return replace(difference, path=f"x12.{name}[{index}]{below}")

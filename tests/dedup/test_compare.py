@@ -68,6 +68,16 @@ def test_a_difference_in_x12_is_named_by_its_segment() -> None:
     ]
 
 
+def test_a_value_that_stands_where_a_segment_begins_is_no_name() -> None:
+    one, two = (x12_body(interchange(ADA, "Sample*1", "SMITH*2", number)) for number in ("REF*1", "REF*2"))
+    assert [one.path for one in compare(one, two, FieldsClause(), is_x12=True)] == ["x12.REF[9][1][0][0]"]
+    two = x12_body(interchange(ADA, "Other*1", "SMITH*3", "REF*1"))
+    assert [one.path for one in compare(one, two, FieldsClause(), is_x12=True)] == [
+        "x12.?[7][0][0][0]",
+        "x12.?[8][1][0][0]",
+    ]
+
+
 def files(tmp_path: Path, first: bytes, second: bytes) -> tuple[str, str]:
     (tmp_path / "a.json").write_bytes(first)
     (tmp_path / "b.json").write_bytes(second)
