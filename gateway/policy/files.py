@@ -43,6 +43,7 @@ _EXPECTED: Final = {
 }
 _BEFORE_A_QUOTE: Final = re.compile(r"(?:[^'\"\n]|'(?:[^'\"\\]|\\[^'\"])')*")  # one sign may stand in quotes
 _SHOWN_CHARS: Final = 60
+_TAKEN_FOR_A_VALUE: Final = frozenset({("token",), ("headers", "set")})  # somebody will write `token: eyJ…`
 _ENTRY_DEPTH: Final = 2  # callers, and an entry's name
 # What ruamel.yaml raises beside its own errors, on odd tags, dates, directives and depths.
 _ODD_YAML: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -312,10 +313,7 @@ def _in_document(details: ErrorDetails, document: CommentedMap) -> Loc:
 def _shown(details: ErrorDetails, loc: Loc) -> str:
     if details["type"] == "value_error" and str(details["loc"][-1]) == "[key]":
         return f"the name {str(loc[-1])!r}"
-    # Whatever stands in the place of an entry, of a digest or of a header's value may be the secret itself.
-    is_entry = loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH
-    is_header = loc[:2] == ("headers", "set") and len(loc) > 2  # noqa: PLR2004 - the clause, its field, a name
-    if any("secret" in str(part) for part in loc) or is_entry or is_header:
+    if _may_be_a_secret(details, loc):
         return "a value that is not shown"
     if details["type"] == "extra_forbidden":
         return "an unknown field"
@@ -334,6 +332,14 @@ def _shown(details: ErrorDetails, loc: Loc) -> str:
             return f"int {value:d}"
         case value:
             return f"{type(value).__name__} {value!s:.60}"
+
+
+def _may_be_a_secret(details: ErrorDetails, loc: Loc) -> bool:
+    """Whether it stands in the place of an entry, of a digest, of the token, of headers or of the value of one."""
+    is_entry = loc[:1] == ("callers",) and len(loc) <= _ENTRY_DEPTH
+    is_header = loc[:2] == ("headers", "set") and len(loc) > 2  # noqa: PLR2004 - the clause, its field, a name
+    is_clause = loc in _TAKEN_FOR_A_VALUE and isinstance(details["input"], str)
+    return is_entry or is_header or is_clause or any("secret" in str(part) for part in loc)
 
 
 def _known(model: type[BaseModel], loc: Loc) -> str:

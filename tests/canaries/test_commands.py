@@ -91,6 +91,8 @@ WRONG_POLICIES = [
     f"match: {{operations: ['*']}}\nheaders: {{set: {{Authorization: 'Bearer {CALLER_SECRET}'}}}}\n",
     f"match: {{operations: ['*']}}\nheaders: {{set: {{x-key: [{CALLER_SECRET}]}}}}\n",
     f"match: {{operations: ['*']}}\nheaders: {{set: {{x-key: \"{CALLER_SECRET}\\n\"}}}}\n",
+    f"match: {{operations: ['*']}}\nheaders: {{set: {CALLER_SECRET}}}\n",
+    f"match: {{operations: ['*']}}\ntoken: {CALLER_SECRET}\n",
     f"{CALLER_SECRET}\n",
     f'callers: {{someone: {{secret_sha256: "{CALLER_SECRET}\n',
     f"match: &{CALLER_SECRET} *{CALLER_SECRET}x\n",

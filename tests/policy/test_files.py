@@ -179,6 +179,8 @@ def test_a_problem_has_a_line_unless_it_is_none_of_a_line(line: int, path: str, 
         ("token: {inject: 'yes'}\n", ["3: token.inject: found 'yes', expected true or false"]),
         ("token: {inject: 1}\n", ["3: token.inject: found int 1, expected true or false"]),
         ("dedup: {mode: 'on'}\n", ["3: dedup.mode: found 'on', expected one of 'enforce', 'shadow' or 'off'"]),
+        ("token: abc\n", ["3: token: found a value that is not shown, expected a mapping"]),
+        ("headers: {set: abc}\n", ["3: headers.set: found a value that is not shown, expected a mapping"]),
         ("headers: {set: [a]}\n", ["3: headers.set: found a list, expected a mapping"]),
         ("headers: {remove: X-A}\n", ["3: headers.remove: found 'X-A', expected a list"]),
         (
