@@ -1,6 +1,7 @@
 """What a start that fails, and the other commands, print: secrets stand in the wrong places, and are not repeated."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from tests.canaries.driving import TOKENS, question
 from tests.canaries.forms import found_in
 from tests.canaries.planted import ALL, BORN, CALLER_SECRET, CLIENT_SECRET, FAMILY, MEMBER, REDIS_PASSWORD, SSN
 from tests.canaries.run import variables, write_policies
+from tests.dedup.test_x12 import interchange
 from tests.running import ROOT, kept_environment
 from tests.scripted import ScriptedUpstream
 
@@ -116,22 +118,27 @@ async def test_commands_about_a_patient_do_not_name_the_patient(policies: Path, 
     files = {
         "a": question("a"),
         "b": question("b").replace(SSN.encode(), b"987-65-4320").replace(BORN.encode(), b"19010101"),
+        "x12": json.dumps({"x12": interchange(f"NM1*IL*1*{FAMILY}*A", f"{MEMBER}*1")}).encode(),
+        "other x12": json.dumps({"x12": interchange("NM1*IL*1*SAMPLE*A", f"{FAMILY}*1", "REF*SY*1")}).encode(),
         "broken": f'{{"subscriber": {{"memberId": "{MEMBER}", "memberId": "{FAMILY}"}}}}'.encode(),
     }
     for name, body in files.items():
         (tmp_path / name).write_bytes(body)
-    a, b, broken = (str(tmp_path / name) for name in files)
+    a, b, x12, other_x12, broken = (str(tmp_path / name) for name in files)
     governed = ("--policies", str(policies), "--caller", "asking")
     done = await all_of(
         ("explain", *governed),
         ("explain", *governed, "--format", "json"),
         ("explain", *governed, "--compare", a, b),
         ("explain", *governed, "--compare", a, broken),
+        ("explain", *governed, "--compare", x12, other_x12),
         ("forget", "--body", a),
         ("forget", "--body", broken),
         given=variables(NOWHERE, redis_url, policies),
     )
-    assert [one.returncode for one in done] == [0, 0, 1, 2, 0, 2]
+    assert [one.returncode for one in done] == [0, 0, 1, 2, 1, 0, 2]
     assert b"subscriber.dateOfBirth" in done[2].stdout
+    assert b"x12.NM1[" in done[4].stdout
+    assert b"x12.?[" in done[4].stdout
     for one in done:
         assert found_in(one.stdout + one.stderr, ALL) == []
