@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canaries.rarities import all_rarities
 from tests.canaries.run import Evidence, life, live
 
 
@@ -27,5 +28,5 @@ async def _both(plain: Path, debug: Path) -> Mapping[str, Evidence]:
 
 async def _lived(directory: Path, *, is_debug: bool) -> Evidence:
     async with life(directory, is_debug=is_debug) as one:
-        await live(one, is_hurried=is_debug)
+        await live(one, all_rarities, is_hurried=is_debug)
     return one.evidence

@@ -5,7 +5,7 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ from tests.e2e.conftest import environment
 from tests.running import GatewayProcess, eventually, total
 from tests.scripted import Request, ScriptedUpstream
 
+MAX_IN_FLIGHT: Final = 40
 _BAD_REQUEST: Final = 400
 _ENFORCE: Final = "dedup: {mode: enforce, window: 24h}\nrecover: {within: 2s, attempts: 1, pause: 20ms}\n"
 _SUBMITS: Final = "operations: [submit_eligibility, submit_eligibility_x12]"
@@ -57,6 +58,7 @@ _POLICIES: Final = {
     "dedup: {mode: enforce, window: 24h, store_unavailable: reject}\n",
     "brief": f"match: {{{_SUBMITS}, callers: [brief]}}\ntimeout: {{connect: 200ms, answer: 500ms}}\n",
     "lookups": 'match: {operations: [list_transactions, get_transaction, healthcheck], callers: ["*"]}\n',
+    "hurried": "match: {operations: [get_transaction], callers: [hasty]}\ntimeout: {connect: 5s, caller: 300ms}\n",
     "extra": "match: {forward: ['GET /extra/*'], callers: [asking]}\n",
 }
 _SECRETS: Final = {
@@ -92,6 +94,7 @@ def variables(upstream_url: str, redis_url: str, policies: Path) -> dict[str, st
         log_level="debug",
         log_requests_per_s="100000",
         max_body_bytes="65536",
+        max_in_flight=str(MAX_IN_FLIGHT),
         body_timeout_s="0.4",
         redis_timeout_s="0.1",
     )
@@ -267,7 +270,7 @@ async def _collector() -> AsyncIterator[tuple[str, bytearray]]:
 # --- what happens in it ---------------------------------------------------------------------------------------------
 
 
-async def live(one: Life, *, is_hurried: bool) -> None:
+async def live(one: Life, rarities: Callable[[Life], Awaitable[None]], *, is_hurried: bool) -> None:
     """Everything that may happen, in an order in which each can."""
     await one.tell("no token yet", Asked(request(body=question("no token")), 503, "token_unavailable"))
     await one.has_token()
@@ -278,6 +281,7 @@ async def live(one: Life, *, is_hurried: bool) -> None:
     for name, asked in ANSWERED_ASKS.items():
         await one.tell(name, asked)
     await _together(one)
+    await rarities(one)
     await _look_at_policies(one)
     await _hurt_redis(one)
     await one.look("after all that")
