@@ -151,14 +151,20 @@ PLAIN: Final = reply(body=b'{"id": "t-0", "correlationId": "c-0", "status": {"va
 
 @dataclass(slots=True)
 class Answering:
-    """Answers each request as its scenario says; what is held waits for `release`, what is cut late for `cut`."""
+    """Answers each request as its scenario says; what is held waits for `release`, what is cut late for `cut`.
+
+    What the gateway asks for itself has no scenario: `look_up`, where set, answers that.
+    """
 
     release: asyncio.Event = field(default_factory=asyncio.Event)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    look_up: Callable[[Request], bytes] | None = None
 
     async def __call__(self, asked: Request, writer: asyncio.StreamWriter) -> None:
         (scenario,) = asked.values("x-scenario") or [""]
         match scenario:
+            case "" if self.look_up is not None:
+                writer.write(self.look_up(asked))
             case "plain":
                 writer.write(PLAIN)
             case "held":

@@ -1,10 +1,16 @@
-"""What happens rarely: a full process, an answer that is too late for its caller, a question over which all died."""
+"""What happens rarely: a full process, an answer that is too late for its caller, a question over which all died,
+and a submission that was cut and is found.
+"""
 
 import asyncio
+import json
+import re
+from datetime import UTC, datetime
 
-from tests.canaries.driving import SUBMIT, Asked, ask, question, request
-from tests.canaries.planted import HASTY_SECRET, MEMBER
+from tests.canaries.driving import SUBMIT, Asked, answered, ask, question, request
+from tests.canaries.planted import BORN, FAMILY, GIVEN, HASTY_SECRET, MEMBER, SSN
 from tests.canaries.run import MAX_IN_FLIGHT, Life
+from tests.scripted import Request
 
 
 async def all_rarities(one: Life) -> None:
@@ -12,6 +18,7 @@ async def all_rarities(one: Life) -> None:
     await crowded(one)
     await too_late(one)
     await spent(one)
+    await recovered(one)
 
 
 async def crowded(one: Life) -> None:
@@ -43,3 +50,27 @@ async def spent(one: Life) -> None:
     await one.redis.hset(key, mapping={"st": "P", "own": "nobody", "try": 9, "dl": 0})
     await one.tell("spent", Asked(raw, 503, "question_spent"))
     await one.redis.delete(key)
+
+
+async def recovered(one: Life) -> None:
+    """A submission that was cut, and is found under its correlation id."""
+    one.answering.look_up = look_up
+    raw = request(body=question("recovered"), scenario="cut by a gateway")
+    await one.tell("recovered", Asked(raw, 200))
+    one.answering.look_up = None
+    assert b"; detail=recovered" in one.evidence.replies["recovered"][1].raw
+
+
+def look_up(asked: Request) -> bytes:
+    """The list of what stands under a correlation id, or the one transaction that does."""
+    listed = re.search(rb"correlationId=([^& ]+)", asked.line)
+    (known,) = (listed[1].decode(),) if listed is not None else asked.values("x-optum-correlation-id")
+    transaction = {
+        "id": MEMBER,
+        "sourceType": "new",
+        "correlationId": known,
+        "processedDate": datetime.now(UTC).isoformat(),
+        "status": {"value": "eligible"},
+        "subscriber": {"memberId": MEMBER, "firstName": GIVEN, "lastName": FAMILY, "dateOfBirth": BORN, "ssn": SSN},
+    }
+    return answered(body=json.dumps([transaction] if listed is not None else transaction).encode())

@@ -13,7 +13,7 @@ from tests.canaries.planted import ALL, OURS, TOKEN
 from tests.canaries.run import Evidence
 from tests.running import total
 
-# A defect of ours; a caller that takes nothing for half a minute; and the end, after which nobody scrapes.
+# A defect of ours; a caller that takes nothing for half a minute; and the end, which is told to the log alone.
 NOT_DRIVEN = {"internal_error", "caller_stalled", "stopped"}
 
 
@@ -60,4 +60,6 @@ def test_the_log_told_of_every_request_and_of_nothing_but_events(evidence: Evide
     assert len([line for line in lines if line["event"] == "request"]) >= len(evidence.replies)
     assert evidence.places["traces"].count(b"eligibility_gateway.operation") >= len(evidence.replies)
     assert b"Traceback" not in evidence.places["stderr"]
-    assert evidence.exit_code == (0 if evidence.replies["in flight at the end"][1].raw else 1)
+    is_lost = not evidence.replies["in flight at the end"][1].raw
+    assert (b'"code":"stopped"' in evidence.places["stdout"]) is is_lost
+    assert evidence.exit_code == int(is_lost)
