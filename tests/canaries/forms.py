@@ -29,7 +29,7 @@ _ZLIB: Final = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 _LZ4_FRAME: Final = re.compile(rb"\x04\x22\x4d\x18")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}")
 _HEX: Final = re.compile(rb"(?:[0-9A-Fa-f]{2}){12,}")
-_JSON_ESCAPE: Final = re.compile(rb"\\u([0-9A-Fa-f]{4})")
+_JSON_ESCAPE: Final = re.compile(rb"\\+u([0-9A-Fa-f]{4})")  # more than one backslash where JSON stands in JSON
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 

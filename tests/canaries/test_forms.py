@@ -21,6 +21,7 @@ WRITTEN: dict[str, Callable[[str], bytes]] = {
     "utf-16": lambda text: text.encode("utf-16"),
     "json": lambda text: json.dumps({"a": text}).encode(),
     "json_full": lambda text: "".join(f"\\u{ord(one):04X}" for one in text).encode(),
+    "json_in_json": lambda text: json.dumps("".join(f"\\u{ord(one):04x}" for one in text)).encode(),
     "url": lambda text: quote(text, safe="").encode(),
     "url_form": lambda text: quote_plus(text).encode(),
     "url_full": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()).encode(),
