@@ -2,7 +2,8 @@
 
 Rules
 - A canary is looked for in any case, and in everything that can be unpacked: compressed, encoded, or both.
-- One of digits alone counts only where no other digit touches it: a histogram's sum is no birth date.
+- One of digits alone counts only where no other digit touches it, and not within a digest or a UUID: neither a
+  histogram's sum nor chance, once in some ten thousand runs, is a birth date.
 """
 
 import base64
@@ -30,6 +31,7 @@ _LZ4_FRAME: Final = re.compile(rb"\x04\x22\x4d\x18")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}")
 _HEX: Final = re.compile(rb"(?:[0-9A-Fa-f]{2}){12,}")
 _JSON_ESCAPE: Final = re.compile(rb"\\+u([0-9A-Fa-f]{4})")  # more than one backslash where JSON stands in JSON
+_DIGEST: Final = re.compile(rb"[0-9a-f-]{32,}")
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -90,7 +92,9 @@ def found_in(data: bytes, canaries: Iterable[str]) -> list[str]:
 def _holds(data: bytes, form: bytes) -> bool:
     if form not in data:
         return False
-    return not form.isdigit() or re.search(rb"(?<![0-9])" + form + rb"(?![0-9])", data) is not None
+    if not form.isdigit():
+        return True
+    return re.search(rb"(?<![0-9])" + form + rb"(?![0-9])", _DIGEST.sub(b"", data)) is not None
 
 
 def views(data: bytes, depth: int = _DEPTH) -> Iterator[tuple[str, bytes]]:

@@ -63,3 +63,5 @@ def test_digits_that_are_a_part_of_a_number_are_no_date() -> None:
     born = next(canary for canary in ASKED if canary.isdigit() and len(canary) == 8)
     assert found_in(f"sum 0.{born}7".encode(), ASKED) == []
     assert found_in(f"sum {born}".encode(), ASKED) != []
+    assert found_in(f"eg:flight:ab{born}{'c' * 22}".encode(), ASKED) == []
+    assert found_in(f"deadbeef{born}deadbeef".encode(), ASKED) != []
