@@ -34,7 +34,7 @@ KNOWN: Final = {
 }  # fmt: skip
 GREEN_TO_RED: Final = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 _PATIENCE_S: Final = 10.0
-_POINTS: Final = 240
+_POINTS: Final = 160
 _LEGEND_MAX: Final = 8
 _LETTER: Final = 6.2
 
