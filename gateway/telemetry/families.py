@@ -13,6 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 from prometheus_client import Histogram as ClientHistogram
 
+from gateway.errors import every_problem
 from gateway.exchange import OTHER_PAYER, Recovery
 from gateway.operations import QUESTIONS
 from gateway.telemetry.series import Histograms, Numbers
@@ -116,6 +117,8 @@ class Families:
             "Replies that the gateway itself gave instead of an upstream's answer, by their stable code.",
             "code",
         )
+        for problem in every_problem():
+            self.problems.of(problem.code)
         self.incomplete = self._counter(
             "incomplete_replies",
             "Replies that were not delivered whole: the caller left, or the upstream was cut off.",

@@ -5,6 +5,7 @@ from multidict import CIMultiDict
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from gateway.errors import every_problem
 from gateway.exchange import CallRecord, Decision, DecisionKind, Exchange, Inbound, Record, Recovery, Trace
 from gateway.in_flight import InFlight
 from gateway.policy.model import Timeout
@@ -173,7 +174,12 @@ def test_an_upstreams_answer_is_no_problem_of_ours(metrics: Metrics, record: Mak
     metrics.observe(record(status=500, upstream_status=500))
 
     (family,) = (family for family in metrics.registry.collect() if family.name == PREFIX + "problems")
-    assert family.samples == []
+    assert {sample.value for sample in family.samples} == {0}
+
+
+def test_every_problem_is_there_before_the_first_one(metrics: Metrics) -> None:
+    for problem in every_problem():
+        assert value(metrics, "problems_total", code=problem.code) == 0
 
 
 def test_a_reply_that_was_torn_is_counted(metrics: Metrics, record: Make) -> None:
