@@ -16,8 +16,8 @@ setup: $(STAMP) ## Set up .venv, and nothing else
 demo: $(STAMP) ## Run the story: Valkey, simulator, gateway and a day's work (ARGS=--once to end it)
 	@$(BIN)/eligibility-gateway demo $(ARGS)
 
-test: $(STAMP) ## Run the tests (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests, three files at a time (ARGS="-k name" to choose, ARGS="-n 0" for one)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## Check style, types and the generated docs
 	@$(BIN)/ruff check .
