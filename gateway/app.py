@@ -121,9 +121,9 @@ async def open_gateway(
     refuse_exposure(policies, settings)
     metrics = _metrics(policies, log)
     in_flight = InFlight()
-    traces = _traces(settings)
     sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
+        traces = _traces(settings)
         stack.push_async_callback(traces.close)
         keys, redis_url = ring_and_url(settings, stack)
         new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)

@@ -42,7 +42,8 @@ def test_the_lock_names_no_index() -> None:
     [
         (PROJECT["dependencies"], ("runtime",)),
         (PROJECT["optional-dependencies"]["embedded"], ("embedded",)),
-        (PROJECT["optional-dependencies"]["dev"], ("runtime", "embedded", "development")),
+        (PROJECT["optional-dependencies"]["otel"], ("otel",)),
+        (PROJECT["optional-dependencies"]["dev"], ("runtime", "embedded", "otel", "development")),
     ],
 )
 def test_what_the_project_asks_for_is_locked_in_its_section(wanted: list[str], sections: tuple[str, ...]) -> None:

@@ -112,8 +112,9 @@ class Traces:
             "eligibility_gateway.decision": dedup.kind.value if dedup is not None else "",
             "eligibility_gateway.recovery": record.recovery,
         }
-        is_error = record.status >= _SERVER_ERROR or not record.is_complete
-        self._tell(record, record.trace, "SERVER", attributes, record.code if is_error else "", is_error=is_error)
+        is_error = record.status >= _SERVER_ERROR
+        error_type = (record.code or str(record.status)) if is_error else ""
+        self._tell(record, record.trace, "SERVER", attributes, error_type, is_error=is_error)
 
     def on_call(self, call: CallRecord) -> None:
         """Tell of a finished upstream call."""
@@ -124,7 +125,8 @@ class Traces:
         if call.status is not None:
             attributes["http.response.status_code"] = call.status
         is_error = call.status is None or call.status >= _SERVER_ERROR
-        self._tell(call, call.trace, "CLIENT", attributes, call.timed_out_by, is_error=is_error)
+        error_type = call.timed_out_by or (str(call.status or "no_answer") if is_error else "")
+        self._tell(call, call.trace, "CLIENT", attributes, error_type, is_error=is_error)
 
     async def close(self) -> None:
         """Export what there is, for as long as that takes, but not for ever."""

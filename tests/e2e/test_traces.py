@@ -149,6 +149,27 @@ async def test_a_call_that_outlives_its_request_is_told_when_it_ends(collector: 
     assert server.status.code == 2
 
 
+async def test_looking_for_a_cut_submission_is_part_of_its_trace(
+    collector: Collector, redis_url: str, policies: Callable[..., str]
+) -> None:
+    async def cut(request: Request, writer: asyncio.StreamWriter) -> None:
+        is_list = request.line.startswith(b"GET")
+        writer.write(reply(body=b"[]") if is_list else reply("504 Gateway Timeout", b'{"error": "x", "traceId": "y"}'))
+
+    text = "match: {operations: ['*']}\nrecover: {within: 1s, attempts: 1, pause: 50ms}\n"
+    directory = policies(callers="callers: {anonymous: {}}\n", all=text)
+    async with (
+        ScriptedUpstream(answer=cut) as upstream,
+        run_gateway(environment(upstream.url, redis_url, otlp_endpoint=collector.url, policies=directory)) as gateway,
+    ):
+        await gateway.submit(traceparent=PARENT)
+    ((server,), clients) = collector.spans(SERVER), collector.spans(CLIENT)
+
+    assert [span.name.rpartition("/")[2] for span in clients] == ["v1", "transactions"]
+    assert {span.parent_span_id for span in clients} == {server.span_id}
+    assert attributes(server)["eligibility_gateway.recovery"] == "not_found"
+
+
 @pytest.mark.parametrize("broken", [True, False])
 async def test_a_collector_that_is_down_or_refuses_harms_nobody(
     broken: bool,  # noqa: FBT001 - a table

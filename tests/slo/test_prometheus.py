@@ -5,7 +5,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,17 @@ class Prometheus:
 
 
 @asynccontextmanager
-async def run_prometheus(directory: Path, target: str) -> AsyncIterator[Prometheus]:
-    """Run a Prometheus that scrapes the target and has loaded the pack as it is shipped."""
+async def run_prometheus(
+    directory: Path,
+    target: str,
+    files: Iterable[Path] = FILES,
+) -> AsyncIterator[Prometheus]:
+    """Run a Prometheus that scrapes the target and has loaded the pack, as it is shipped or from other files."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = "127.0.0.1:{1}".format(*probe.getsockname())
     configuration = directory / "prometheus.yml"
-    configuration.write_text(CONFIGURATION.format(rule_files=", ".join(map(str, FILES)), target=target))
+    configuration.write_text(CONFIGURATION.format(rule_files=", ".join(map(str, files)), target=target))
     process = await asyncio.create_subprocess_exec(
         str(PROMETHEUS),
         f"--config.file={configuration}",
@@ -122,3 +126,46 @@ async def test_an_upstream_that_fails_burns_the_budget_and_a_page_says_so(redis_
     assert ratio > 0.5
     assert {rule["name"] for rule in loaded} == {rule.name for rule in rules()}
     assert [rule for rule in loaded if rule["health"] == "err"] == []  # what has its turn every two minutes is unknown
+
+
+async def test_a_payer_that_drifts_shows_in_age_bands_then_in_the_histogram_then_in_an_alert(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """From 2 s to 130 s, twenty of which pass in one: nothing waits for its `for:`, which is minutes of real time."""
+    speed = 20.0
+    now = tuple(tmp_path / file.name for file in FILES)
+    for copy, file in zip(now, FILES, strict=True):
+        copy.write_text(re.sub(r"^ +for: .*\n", "", file.read_text(), flags=re.MULTILINE))
+    (directory := tmp_path / "policies").mkdir()
+    (directory / "callers.yaml").write_text("callers: {anonymous: {}}\n")
+    (directory / "all.yaml").write_text("match: {operations: ['*']}\nmetrics: {payers: [SIM-INSTANT]}\n")
+    bands = 'sum(eligibility_gateway_requests_in_flight{payer="SIM-INSTANT",age=~"60-90|90-110|110-120|120[+]"})'
+    ended = "sum(eligibility_gateway_upstream_duration_seconds_count) - sum("
+    ended += 'eligibility_gateway_upstream_duration_seconds_bucket{le="60.0"})'
+    async with (
+        Simulator(Options(speed=speed)) as simulator,
+        run_gateway(environment(simulator.url, redis_url, policies=str(directory)), speed=speed) as gateway,
+        run_prometheus(tmp_path, urlsplit(gateway.admin_url).netloc, now) as prometheus,
+    ):
+
+        async def ask(seconds: float, *members: object) -> None:
+            fault = {"kind": "hang", "operation": "submit_eligibility", "times": len(members), "seconds": seconds}
+            async with gateway.session.post(f"{simulator.url}/_simulator/faults", json=[fault]) as response:
+                assert response.ok
+            answers = await asyncio.gather(*(gateway.submit(about(member)) for member in members))
+            assert {answer.status for answer in answers} == {200}
+
+        await ask(2, *range(5))
+        await eventually(lambda: prometheus.value("count(job_payer:eligibility_gateway_upstream_calls:rate30m)"))
+        drifting = asyncio.create_task(ask(130, *range(100, 130)))
+        await eventually(lambda: prometheus.value(f"{bands} == 30"))
+        assert await prometheus.value(ended) == 0
+        await eventually(lambda: prometheus.fired("EligibilityGatewayPayerSlowInFlight"))
+        assert await prometheus.fired("EligibilityGatewayPayerSlow") is None
+        assert not drifting.done()
+
+        await drifting
+        await eventually(lambda: prometheus.value(f"{ended} == 30"))
+        told = await eventually(lambda: prometheus.fired("EligibilityGatewayPayerSlow"))
+
+    assert told["labels"]["payer"] == "SIM-INSTANT"
