@@ -35,6 +35,16 @@ def reply(
     return head.encode("latin-1") + b"\r\n\r\n" + body
 
 
+def once(release: asyncio.Event, raw: bytes) -> Answer:
+    """An answer that is given once it is released."""
+
+    async def answer(_: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(raw)
+
+    return answer
+
+
 @dataclass(slots=True)
 class ScriptedUpstream:
     """`raw` is written for every request but those for a token; `answer`, where set, does it instead."""

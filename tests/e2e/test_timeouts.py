@@ -9,7 +9,7 @@ import pytest
 from gateway.simulator import Options, Simulator
 from tests.e2e.conftest import BODY, about, environment, run_gateway
 from tests.running import eventually, total
-from tests.scripted import Request, ScriptedUpstream, reply
+from tests.scripted import Request, ScriptedUpstream, once, reply
 
 SPEED = 40.0
 SUBMIT = "match: {operations: ['*']}\ndedup: {mode: enforce, window: 24h}\n"
@@ -99,12 +99,8 @@ async def test_no_connection_in_time_is_named_so(redis_url: str, policies: Write
 async def test_a_caller_that_leaves_is_named_with_the_time_at_which_it_left(redis_url: str) -> None:
     release = asyncio.Event()
 
-    async def later(_: Request, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(ELIGIBLE)
-
     async with (
-        ScriptedUpstream(answer=later) as upstream,
+        ScriptedUpstream(answer=once(release, ELIGIBLE)) as upstream,
         run_gateway(environment(upstream.url, redis_url)) as gateway,
     ):
         leaving = asyncio.create_task(gateway.submit())
@@ -171,13 +167,9 @@ async def test_a_caller_is_answered_in_its_time_and_the_answer_is_kept_for_its_r
 ) -> None:
     release = asyncio.Event()
 
-    async def later(_: Request, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(ELIGIBLE)
-
     files = {"callers": CALLERS, "all": SUBMIT + "timeout: {connect: 5s, answer: 60s, caller: 200ms}\n"}
     async with (
-        ScriptedUpstream(answer=later) as upstream,
+        ScriptedUpstream(answer=once(release, ELIGIBLE)) as upstream,
         run_gateway(environment(upstream.url, redis_url, policies=policies(**files))) as gateway,
     ):
         early = await gateway.submit()
@@ -237,12 +229,8 @@ async def test_where_nothing_is_kept_the_caller_is_told_that_the_transaction_may
 async def test_a_follower_that_waits_is_seen_and_its_wait_is_not_our_own_time(redis_url: str) -> None:
     release = asyncio.Event()
 
-    async def later(_: Request, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(ELIGIBLE)
-
     async with (
-        ScriptedUpstream(answer=later) as upstream,
+        ScriptedUpstream(answer=once(release, ELIGIBLE)) as upstream,
         run_gateway(environment(upstream.url, redis_url), speed=1000.0) as gateway,
     ):
         asking = [asyncio.create_task(gateway.submit()) for _ in range(3)]

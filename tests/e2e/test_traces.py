@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.e2e.conftest import BODY, environment, run_gateway
 from tests.running import ROOT, eventually
-from tests.scripted import Request, ScriptedUpstream, reply
+from tests.scripted import Request, ScriptedUpstream, once, reply
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -130,12 +130,8 @@ async def test_without_tracing_what_came_passes_as_it_came(redis_url: str) -> No
 async def test_a_call_that_outlives_its_request_is_told_when_it_ends(collector: Collector, redis_url: str) -> None:
     release = asyncio.Event()
 
-    async def later(_: Request, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        writer.write(ELIGIBLE)
-
     async with (
-        ScriptedUpstream(answer=later) as upstream,
+        ScriptedUpstream(answer=once(release, ELIGIBLE)) as upstream,
         run_gateway(environment(upstream.url, redis_url, otlp_endpoint=collector.url)) as gateway,
     ):
         await gateway.submit(prefer="wait=1", traceparent=PARENT)
