@@ -114,9 +114,14 @@ class Flights:
         flight = self._flights[place] = _Flight(terms, self._sources.new_id())
         try:
             seen = await self._fleet.seen_or_none(terms, flight.owner)
+        except asyncio.CancelledError:
+            if not flight.followers:
+                self._give_up(flight, Stopped())
+            else:  # whoever began it waits no longer, but others do
+                self._own(self._claim_and_fly(flight, call))
+            raise
         except BaseException as error:
-            self._over(flight, Followed(_no_answer(error, terms)))
-            self._resign(flight)
+            self._give_up(flight, error)
             raise
         if isinstance(seen, Replayed):  # no task for what is there already
             self._over(flight, seen)
@@ -170,6 +175,19 @@ class Flights:
         finally:
             flight.followers.discard(future)
             self.followers -= 1
+
+    async def _claim_and_fly(self, flight: _Flight, call: Call) -> Outcome:
+        """Begin again with the same owner, which is told the same. Raises what the call raises."""
+        try:
+            seen = await self._fleet.seen_or_none(flight.terms, flight.owner)
+        except BaseException as error:
+            self._give_up(flight, error)
+            raise
+        return await self._fly(flight, seen, call)
+
+    def _give_up(self, flight: _Flight, error: BaseException) -> None:
+        self._over(flight, Followed(_no_answer(error, flight.terms)))
+        self._resign(flight)
 
     async def _fly(self, flight: _Flight, seen: Seen | None, call: Call) -> Outcome:
         """Bring a flight to its end. Raises what the call raises."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from gateway.dedup.window import window_of
 from gateway.exchange import Reply
 from gateway.policy.model import DedupClause
 from gateway.sealing import Sealing, new_key
-from gateway.store import Store, StoreUnavailable
+from gateway.store import Script, ScriptRunner, Store, StoreUnavailable
 from gateway.subscription import Subscription
 from tests.running import eventually
 
@@ -262,3 +263,37 @@ async def test_every_key_expires(store: FlightStore, any_server: Callable[[], Cl
     await keep(store)
     assert 0 < await client.pttl(KEY.decode()) <= 60_000
     await close_client(client)
+
+
+class Gated:
+    """Runs scripts once the gate is open."""
+
+    def __init__(self, runner: ScriptRunner, gate: asyncio.Event) -> None:
+        self._runner = runner
+        self._gate = gate
+
+    async def run(self, script: Script, key: bytes, *arguments: bytes | str | int) -> Any:  # noqa: ANN401 - Lua's
+        await self._gate.wait()
+        return await self._runner.run(script, key, *arguments)
+
+
+async def test_whoever_begins_a_flight_and_waits_no_longer_takes_nothing_from_those_who_joined(
+    store: FlightStore, replicas: tuple[Replica, Replica]
+) -> None:
+    gate = asyncio.Event()
+    (fleet, flights), _ = replicas
+    fleet._store = replace(store, runner=Gated(store.runner, gate))
+    payer = Payer("eligible")
+    payer.release.set()
+    began = asyncio.create_task(flights.answer(asking(), payer, unheard))
+    await asyncio.sleep(0)
+    joined = asyncio.create_task(flights.answer(asking(), never, unheard))
+    await eventually(lambda: asyncio.sleep(0, flights.followers))
+    began.cancel()
+    await asyncio.gather(began, return_exceptions=True)
+    gate.set()
+
+    assert isinstance(await joined, Followed)
+    assert payer.calls == 1
+    assert isinstance(await flights.answer(asking(), never, unheard), Replayed)
+    await flights.close()
