@@ -217,7 +217,7 @@ def _unit(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
     if unit == "s":
-        return f"{value * 1000:.3g} ms" if 0 < value < 1 else f"{value:.3g} s"
+        return f"{value * 1000:.3g} ms" if 0 < value < 1 else f"{value:.4g} s"
     return f"{value:.3g}"
 
 
