@@ -29,6 +29,7 @@ _POLICY: Final = """\
 match: {operations: ["*"]}
 timeout: {connect: 5s, answer: 125s}
 dedup: {mode: enforce, window: 24h, exclude_prior_month: false}
+recover: {within: 20s, attempts: 10, pause: 50ms}
 headers:
   subtenant: from-caller
   set: {x-demo-site: harbour-clinic}

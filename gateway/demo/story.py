@@ -9,7 +9,7 @@ import json
 import signal
 import statistics
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +28,7 @@ _RUSH: Final = 50
 _SAME: Final = 20
 _ONE_PATIENT: Final = 200
 _POLL_S: Final = 0.05
+_CUT_S: Final = 110.0
 _PATIENCE_S: Final = 30.0
 _FORGED: Final = {
     "X-Optum-Tenant-Id": "somebody-else",
@@ -192,21 +193,38 @@ async def _slow_payers(telling: Telling, callers: Callers) -> None:
         "10:00, heavy hours",
         "One payer takes its time; another answers at 115 s, and the network in front of it cuts at 110 s.",
     )
-    lost = "demo-lost-answer-1"
-    slow, cut = await telling.waiting(
+    before = await _checks(callers)
+    slow, cut, hasty = await telling.waiting(
         "two minutes of the day pass",
         callers.submit("registration", "SIM-SLOW", 2),
-        callers.submit("billing", "SIM-CUT110", 3, x_optum_correlation_id=lost),
+        callers.submit("billing", "SIM-CUT110", 3),
+        callers.submit("scheduling", "SIM-CUT110", 5, prefer="wait=1"),
     )
     telling.promise(
         f"the slow answer comes, after {telling.simulated(slow.duration_s)}",
         kept=slow.status == _OK,
     )
-    found = await _until(lambda: callers.ask("billing", "GET", f"/transactions?correlationId={lost}"), _has_any)
     telling.promise(
-        f"the other was cut with {cut.status} after {telling.simulated(cut.duration_s)}, and is found upstream by "
-        "its correlation id",
-        kept=cut.status >= 500 and _has_any(found),  # noqa: PLR2004 - any server error
+        f"the other is cut, looked up by its correlation id, and there after {telling.simulated(cut.duration_s)}: "
+        f"{cut.headers.get('cache-status')}",
+        kept=cut.status == _OK and cut.headers.get("cache-status", "").endswith("detail=recovered"),
+    )
+    if telling.speed < _CUT_S:  # else the one second that it waits is longer than the call
+        telling.promise(
+            f"who does not wait so long is told after {telling.simulated(hasty.duration_s)} that the call goes on: "
+            f"{hasty.document.get('code')}",
+            kept=hasty.document.get("code") == "answer_pending",
+        )
+    again = await _until(lambda: callers.submit("scheduling", "SIM-CUT110", 5), lambda answer: answer.status == _OK)
+    calls = await _checks(callers) - before
+    telling.promise(
+        f"asked again, the answer is there: {calls} questions, {calls} calls",
+        kept=again.status == _OK and calls == 3,  # noqa: PLR2004 - the slow one, and the two that were cut
+    )
+    named = await callers.metric("eligibility_gateway_upstream_timeouts_total")
+    telling.promise(
+        f"the metrics name who cut {named:.0f} of them: the enterprise gateway",
+        kept=named == 2,  # noqa: PLR2004 - nobody else cut anything
     )
 
 
@@ -321,7 +339,3 @@ async def _until(ask: Callable[[], Awaitable[Answer]], is_enough: Callable[[Answ
     while not is_enough(answer := await ask()) and loop.time() < give_up_at:  # noqa: ASYNC110 - another process's state
         await asyncio.sleep(_POLL_S)
     return answer
-
-
-def _has_any(answer: Answer) -> bool:
-    return answer.status == _OK and isinstance(answer.document, Sequence) and len(answer.document) > 0
