@@ -45,7 +45,7 @@ class Sources:
 class Terms(Struct, frozen=True, kw_only=True):
     """What a request brings to a flight. Those of one `group` have the same window, so that one looks for all.
 
-    `correlation_id` is the one under which the upstream would know the call.
+    `correlation_id` is the one under which the upstream would know the call; `caller` a digest of who asks.
     """
 
     key: bytes
@@ -53,6 +53,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     window: Window
     correlation_id: str
     may_bypass_store: bool
+    caller: str = ""
 
 
 class Followed(Struct, frozen=True):
@@ -119,7 +120,7 @@ class Fleet:
         """Claim, and take a kept answer only within the window. Raises StoreUnavailable."""
         unwanted = ""
         for _ in range(_LOOKS):
-            claim = await self._store.claim(terms.key, owner, waited=waited, unwanted=unwanted)
+            claim = await self._store.claim(terms.key, owner, waited=waited, unwanted=unwanted, caller=terms.caller)
             match claim:
                 case Landed(landing, age_s):
                     return Followed(landing, self._sources.now() - age_s)
@@ -172,6 +173,11 @@ class Fleet:
         """Let a successor lead at once."""
         with suppress(StoreUnavailable):  # then it leads when the lease has run out
             await self._store.abandon(terms.key, owner)
+
+    async def remind(self, terms: Terms) -> None:
+        """Let a caller that waits no longer have the landing when it asks again, if Redis takes that."""
+        with suppress(StoreUnavailable):
+            await self._store.remind(terms.key, terms.caller)
 
     async def resign(self, terms: Terms, owner: str) -> None:
         """Try for a while to give back what was claimed unheard, perhaps, and will not be used."""

@@ -147,6 +147,11 @@ class Flights:
         """Ask upstream in any case, and let the answer take the place of an earlier one."""
         return await _outcome(self._own(self._refresh(terms, call)))
 
+    def remind(self, terms: Terms) -> None:
+        """Let a caller that waits no longer have the landing when it asks again, on whichever replica."""
+        if len(self._tasks) < MAX_FOLLOWERS:
+            self._own(self._fleet.remind(terms))
+
     @property
     def count(self) -> int:
         """What is under way, with or without anybody who waits for it."""

@@ -65,6 +65,7 @@ class DedupStep:
         self._upstream = upstream
         self._credential = credential
         self._rules: dict[int, _Rules] = {}
+        self._callers: dict[str, str] = {}
         self._alone = asyncio.Semaphore(_ALONE_AT_ONCE)
 
     async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
@@ -98,6 +99,10 @@ class DedupStep:
             return self._shadowed(exchange, *await self._flights.watch(terms, call))
         try:
             outcome = await self._flights.answer(terms, call, partial(self._follows, exchange))
+        except asyncio.CancelledError:
+            if exchange.goes_on:
+                self._flights.remind(terms)
+            raise
         finally:
             self._follows_no_more(exchange)
         match outcome:
@@ -132,7 +137,14 @@ class DedupStep:
             window=rules.window,
             correlation_id=exchange.correlation_id,
             may_bypass_store=rules.clause.store_unavailable == "bypass",
+            caller=self._caller(exchange.asking.name),
         )
+
+    def _caller(self, name: str) -> str:
+        digest = self._callers.get(name)
+        if digest is None:
+            digest = self._callers[name] = self._name("caller", name)
+        return digest
 
     def _rules_of(self, clause: DedupClause) -> _Rules:
         rules = self._rules.get(id(clause))

@@ -12,12 +12,14 @@ Rules
 - A complete flight stays as it is until its TTL; only an answer that was asked for afresh, and was given later,
   takes its place.
 - The first write of a step is one that a full Redis refuses: after another one it would take any size.
+- Whoever was told that an answer is still on its way (`remind`) gets that flight's landing when it asks again, once,
+  within a minute: also one that is not kept. It is handed over late, and replayed to nobody.
 - A message is published where somebody elsewhere was told to wait: nobody else has any use for it.
 - Values are sealed for their key; one that does not open is a miss. When it was given is inside of it, so nobody who
   can write to Redis makes an answer younger than it is.
 
-Fields: st, own, try, dl (ms), waited, at (ms), val (sealed), brief; of the last landing that is not kept: sown, sval,
-suntil (ms).
+Fields: st, own, try, dl (ms), waited, at (ms), val (sealed), brief, late; of the last landing that is not kept: sown,
+sval, suntil (ms); of each caller that was reminded, p:CALLER, the flight's owner or whoever has fetched its landing.
 """
 
 from collections.abc import Callable
@@ -33,12 +35,16 @@ from gateway.store import LUA_NOW_MS, Script, ScriptRunner, StoreUnavailable
 
 CHANNEL: Final = b"eg:flights"
 
-# ARGV: own, lease, life, max_try, waited, unwanted
+# ARGV: own, lease, life, max_try, waited, unwanted, field of the caller
 _CLAIM: Final = Script.of(
     LUA_NOW_MS
     + """
-local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'sown', 'sval', 'suntil')
-if ARGV[5] ~= '' and h[6] == ARGV[5] and tonumber(h[8]) > now then return {'LANDED', h[7], now} end
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'sown', 'sval', 'suntil', ARGV[7])
+if h[6] and tonumber(h[8]) > now then
+  if h[6] == ARGV[5] then return {'LANDED', h[7], now} end
+  if h[9] == h[6] then redis.pcall('HSET', KEYS[1], ARGV[7], ARGV[1]) end
+  if h[9] == h[6] or h[9] == ARGV[1] then return {'LANDED', h[7], now} end
+end
 if h[1] == 'C' and h[2] ~= ARGV[6] then return {'KEPT', h[5], h[2], now} end
 local try = 0
 if h[1] == 'P' then
@@ -73,11 +79,11 @@ return 1
 """,
 )
 
-# ARGV: own, kind (keep, fresh, share), sealed value, answered at, keep for, share for, channel
+# ARGV: own, kind (keep, fresh, share), sealed value, answered at, keep for, share for, channel, share late for
 _FINISH: Final = Script.of(
     LUA_NOW_MS
     + """
-local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief', 'waited')
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'at', 'sown', 'brief', 'waited', 'late')
 if h[1] == 'C' and h[2] == ARGV[1] then return 'kept' end
 if h[4] == ARGV[1] then return 'shared' end
 local mine = h[1] == 'P' and h[2] == ARGV[1]
@@ -86,12 +92,13 @@ local idle = not h[1] and (ARGV[2] == 'fresh' or redis.call('EXISTS', KEYS[1]) =
 if not (mine or kept or idle) then return 'lost' end
 local kind = h[5] and 'share' or ARGV[2]  -- forgotten while it was under way
 if kind == 'share' then
-  redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + ARGV[6])
-  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief', 'waited')
-  redis.call('PEXPIRE', KEYS[1], ARGV[6])
+  local share = h[7] and ARGV[8] or ARGV[6]
+  redis.call('HSET', KEYS[1], 'sown', ARGV[1], 'sval', ARGV[3], 'suntil', now + share)
+  redis.call('HDEL', KEYS[1], 'st', 'own', 'try', 'dl', 'val', 'at', 'brief', 'waited', 'late')
+  redis.call('PEXPIRE', KEYS[1], share)
 else
   redis.call('HSET', KEYS[1], 'st', 'C', 'own', ARGV[1], 'val', ARGV[3], 'at', ARGV[4])
-  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil', 'waited')
+  redis.call('HDEL', KEYS[1], 'try', 'dl', 'sown', 'sval', 'suntil', 'waited', 'late')
   redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[6]))
 end
 if h[6] then redis.pcall('PUBLISH', ARGV[7], KEYS[1]) end
@@ -106,6 +113,21 @@ local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'waited', 'try')
 if h[1] ~= 'P' or h[2] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'own', '', 'dl', 0, 'try', h[4] - ARGV[2])
 if h[3] then redis.pcall('PUBLISH', ARGV[3], KEYS[1]) end
+return 1
+""",
+)
+
+# ARGV: field of the caller, share late for
+_REMIND: Final = Script.of(
+    LUA_NOW_MS
+    + """
+local h = redis.call('HMGET', KEYS[1], 'st', 'own', 'sown', 'suntil')
+if h[1] == 'P' then
+  redis.call('HSET', KEYS[1], 'late', 1, ARGV[1], h[2])
+elseif h[3] and tonumber(h[4]) > now then
+  redis.call('HSET', KEYS[1], 'suntil', now + ARGV[2], ARGV[1], h[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 return 1
 """,
 )
@@ -131,6 +153,7 @@ class Times:
     lease_s: float = 15.0
     life_s: float = 150.0
     share_s: float = 5.0
+    late_s: float = 60.0
     max_try: int = 2
 
 
@@ -202,21 +225,22 @@ class FlightStore:
     on_unusable: Callable[[], None]
     times: Times = Times()
 
-    async def claim(self, key: bytes, owner: str, *, waited: str = "", unwanted: str = "") -> Claim:
-        """Lead, wait, or take what there is: the landing of the flight of `waited`, or a kept answer.
+    async def claim(self, key: bytes, owner: str, *, waited: str = "", unwanted: str = "", caller: str = "") -> Claim:
+        """Lead, wait, or take what there is: a landing that was waited for, or a kept answer.
 
-        A kept answer led by `unwanted` is treated as missing. Raises StoreUnavailable.
+        The landing of the flight of `waited`, or of the one of which `caller` was reminded. A kept answer led by
+        `unwanted` is treated as missing. Raises StoreUnavailable.
         """
         try:
-            return await self._claim(key, owner, waited, unwanted)
+            return await self._claim(key, owner, waited, unwanted, caller)
         except (ValueError, TypeError):  # whatever stands there, we did not write it
             raise StoreUnavailable("answer") from None
 
-    async def _claim(self, key: bytes, owner: str, waited: str, unwanted: str) -> Claim:
+    async def _claim(self, key: bytes, owner: str, waited: str, unwanted: str, caller: str) -> Claim:
         times = self.times
         arguments = (_ms(times.lease_s), _ms(times.life_s), times.max_try)
         for _ in range(2):  # the second time without the value that did not open
-            answer: Any = await self.runner.run(_CLAIM, key, owner, *arguments, waited, unwanted)
+            answer: Any = await self.runner.run(_CLAIM, key, owner, *arguments, waited, unwanted, f"p:{caller}")
             match answer:
                 case [b"KEPT", bytes(sealed), bytes(leader), int(now_ms)]:
                     opened = self._opened(key, sealed)
@@ -227,7 +251,7 @@ class FlightStore:
                     opened = self._opened(key, sealed)
                     if opened is not None:
                         return Landed(opened[0], max(now_ms / 1000 - opened[1], 0.0))
-                    waited = ""
+                    waited = caller = ""
                 case [b"WAIT", bytes(leader), int(lease_ms)]:
                     return Wait(leader.decode(), min(lease_ms / 1000, times.lease_s))
                 case [b"SPENT", int(wait_ms)]:
@@ -265,7 +289,7 @@ class FlightStore:
         """Publish a landing; return what became of it. Raises StoreUnavailable."""
         done = await self.urgent.run(
             *(_FINISH, key, owner, kind.value, sealed, _ms(answered_at)),
-            *(_ms(keep_s), _ms(self.times.share_s), CHANNEL),
+            *(_ms(keep_s), _ms(self.times.share_s), CHANNEL, _ms(self.times.late_s)),
         )
         try:
             return Finished(done.decode())
@@ -278,6 +302,10 @@ class FlightStore:
         Whoever has not asked the upstream takes the attempt back as well.
         """
         await self.urgent.run(_ABANDON, key, owner, 0 if has_asked else 1, CHANNEL)
+
+    async def remind(self, key: bytes, caller: str) -> None:
+        """Let a caller that waits no longer have the landing when it asks again. Raises StoreUnavailable."""
+        await self.runner.run(_REMIND, key, f"p:{caller}", _ms(self.times.late_s))
 
     async def forget(self, key: bytes) -> bool:
         """Remove a kept answer; return whether there was one. A flight under way will keep nothing.

@@ -193,6 +193,9 @@ class Payer:
         return Reply(status=200, reason="OK", headers=headers, body=self.body)
 
 
+NO_ANSWER = NoAnswer("upstream_timeout", "c-1")
+
+
 async def never() -> Reply:
     raise AssertionError("one call is enough")
 
@@ -263,6 +266,36 @@ async def test_every_key_expires(store: FlightStore, any_server: Callable[[], Cl
     await keep(store)
     assert 0 < await client.pttl(KEY.decode()) <= 60_000
     await close_client(client)
+
+
+async def test_whoever_was_reminded_gets_the_landing_once_and_nobody_else_does(store: FlightStore) -> None:
+    await store.claim(KEY, "a")
+    await store.remind(KEY, "scheduling")
+    await store.finish(KEY, "a", Finish.SHARE, store.seal(KEY, NO_ANSWER, 1.0), answered_at=1.0, keep_s=0)
+
+    assert isinstance(await store.claim(KEY, "b", caller="scheduling"), Landed)
+    assert isinstance(await store.claim(KEY, "b", caller="scheduling"), Landed)  # its first answer may have been lost
+    assert isinstance(await store.claim(KEY, "c", caller="billing"), Lead)
+    assert isinstance(await store.claim(KEY, "d", caller="scheduling"), Wait)
+
+
+async def test_whoever_is_reminded_a_moment_too_late_gets_it_as_well(store: FlightStore) -> None:
+    await store.claim(KEY, "a")
+    await store.finish(KEY, "a", Finish.SHARE, store.seal(KEY, NO_ANSWER, 1.0), answered_at=1.0, keep_s=0)
+    await store.remind(KEY, "scheduling")
+
+    assert isinstance(await store.claim(KEY, "b", caller="scheduling"), Landed)
+
+
+async def test_of_another_flight_nobody_was_reminded(store: FlightStore) -> None:
+    await store.remind(KEY, "scheduling")  # there is none
+    await store.claim(KEY, "a")
+    await store.remind(KEY, "scheduling")
+    await store.abandon(KEY, "a")
+    await store.claim(KEY, "successor")
+    await store.finish(KEY, "successor", Finish.SHARE, store.seal(KEY, NO_ANSWER, 1.0), answered_at=1.0, keep_s=0)
+
+    assert isinstance(await store.claim(KEY, "b", caller="scheduling"), Lead)
 
 
 class Gated:

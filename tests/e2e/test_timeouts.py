@@ -189,6 +189,30 @@ async def test_a_caller_is_answered_in_its_time_and_the_answer_is_kept_for_its_r
     assert (call["outcome"], call["timed_out_by"], call["correlation_id"]) == ("eligible", "", line["correlation_id"])
 
 
+async def test_what_is_no_fact_is_handed_to_whoever_was_told_to_come_back_on_any_replica_and_replayed_to_nobody(
+    redis_url: str, policies: Write
+) -> None:
+    release = asyncio.Event()
+    down = reply(body=b'{"id": "t-1", "correlationId": "c", "status": {"value": "payer_unavailable"}}')
+    directory = policies(callers=CALLERS, all=SUBMIT + "timeout: {connect: 5s, answer: 60s, caller: 200ms}\n")
+    async with (
+        ScriptedUpstream(answer=once(release, down)) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=directory)) as one,
+        run_gateway(environment(upstream.url, redis_url, policies=directory)) as other,
+    ):
+        early = await one.submit()
+        release.set()
+        await eventually(lambda: asyncio.sleep(0, bool(one.calls())))
+        again = await other.submit()
+        asked = len(upstream.requests)
+        once_more = await other.submit()
+
+    assert (early.status, again.status, asked) == (504, 200, 1)
+    assert (await again.json())["status"]["value"] == "payer_unavailable"
+    assert again.headers["Cache-Status"] == "eligibility-gateway; fwd=miss; collapsed"
+    assert (once_more.status, len(upstream.requests)) == (200, 2)
+
+
 async def test_a_caller_may_prefer_to_wait_for_less_and_never_for_more(redis_url: str, policies: Write) -> None:
     async def silent(_: Request, __: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
