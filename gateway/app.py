@@ -26,7 +26,7 @@ from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
 from gateway.dedup.step import DedupStep
 from gateway.dedup.store import CHANNEL, FlightStore
-from gateway.exchange import CallRecord, Record
+from gateway.exchange import CallRecord, Record, RecoveryRecord
 from gateway.headers.step import HeadersStep
 from gateway.http.admin import AdminView, admin_server
 from gateway.http.ingress import Ingress, Limits, Observers
@@ -45,7 +45,7 @@ from gateway.settings import Address, Settings, variable
 from gateway.start import StartError, affordable, first_token, open_store, refuse_exposure, ring_and_url
 from gateway.store import Store
 from gateway.subscription import Subscription
-from gateway.telemetry.log import Log, log_call, log_record
+from gateway.telemetry.log import Log, log_call, log_record, log_recovery
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.traces import NoTraces, Traces, TracingUnavailable
 from gateway.token.client import TokenClient
@@ -143,7 +143,7 @@ async def open_gateway(
             dedup=DedupStep(
                 flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
             ),
-            recover=RecoverStep(IdStore(store, sealing), _recovery_sources(metrics, now)),
+            recover=RecoverStep(IdStore(store, sealing), _recovery_sources(metrics, log, now)),
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
             upstream=Upstream(
@@ -244,6 +244,7 @@ def _metrics(policies: PolicySet, log: Log) -> Metrics:
         python_version=platform.python_version(),
         fetch_results=FetchResult,
         payers={payer for policy in policies.policies for payer in policy.metrics.payers},
+        callers=policies.callers,
         wall_now=time.time,
     )
     metrics.policies_read(is_good=True)
@@ -269,14 +270,18 @@ def _traces(settings: Settings) -> Traces | NoTraces:
         ) from error
 
 
-def _recovery_sources(metrics: Metrics, now: Callable[[], float]) -> RecoverySources:
+def _recovery_sources(metrics: Metrics, log: Log, now: Callable[[], float]) -> RecoverySources:
+    def on_ended(record: RecoveryRecord) -> None:
+        metrics.observe_recovery(record)
+        log_recovery(log, record)
+
     return RecoverySources(
         now=now,
         wall_now=time.time,
         jitter=random.random,
         new_id=_new_id,
         on_tried=metrics.recovery_tried,
-        on_ended=metrics.recovery_ended,
+        on_ended=on_ended,
     )
 
 
@@ -358,7 +363,7 @@ def _look_at_policies(directory: Path, metrics: Metrics, log: Log) -> None:
             log.warning("policies cannot be used", notice=str(problem))
     else:
         metrics.policies_read(is_good=True)
-        log.warning("notice", notice="the policy files are good: restart to use them, SIGHUP only looks at them")
+        log.info("policies are good", notice="restart to use them: SIGHUP only looks at them")
 
 
 def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:

@@ -172,6 +172,7 @@ class Exchange:
     goes_on: bool = False
     timed_out_by: str = ""
     recovery: str = ""
+    upstream_trace_id: str = ""
     left_at: float | None = None
     waiting_since: float | None = None
     waited_s: float = 0.0
@@ -258,6 +259,20 @@ class Record(Struct, frozen=True, kw_only=True):
     request_bytes: int
     reply_bytes: int
     is_complete: bool
+    trace: Trace | None
+
+
+class RecoveryRecord(Struct, frozen=True, kw_only=True):
+    """What came of looking for one cut submission; `trace_id` and `timed_out_by` are of the call that was cut."""
+
+    operation: str
+    caller: str
+    payer: str
+    recovery: Recovery
+    timed_out_by: str
+    correlation_id: str
+    trace_id: str
+    duration_s: float
     trace: Trace | None
 
 

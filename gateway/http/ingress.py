@@ -295,7 +295,7 @@ class Ingress:
             status=reply.status,
             code=sent.code,
             correlation_id=exchange.correlation_id,
-            trace_id=well_formed(reply.headers.get(_TRACE_ID, "")),
+            trace_id=well_formed(reply.headers.get(_TRACE_ID, "")) or exchange.upstream_trace_id,
             duration_s=duration_s,
             upstream_s=exchange.upstream_s,
             upstream_status=exchange.upstream_status,

@@ -211,6 +211,9 @@ class Upstream:
         exchange.resumes(now)
         elapsed_s = exchange.upstream_s = now - began_at
         outcome = timeouts.outcome_of(seen.status, seen.body)
+        if not seen.trace_id and seen.status is not None and seen.status >= HTTPStatus.BAD_REQUEST:
+            seen.trace_id = timeouts.trace_id_of(seen.body)
+        exchange.upstream_trace_id = seen.trace_id
         marks = exchange.governing.timeout
         timed_out_by = (
             timeouts.after_answer(seen.status, seen.body, outcome, elapsed_s, marks)

@@ -27,15 +27,16 @@ from gateway.policy.values import ANY
 
 SUFFIXES: Final = (".yaml", ".yml")
 _EXPECTED: Final = {
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
     "bool_type": "true or false",
-    "dict_type": "a mapping",
     "enum": "one of {expected}",
     "extra_forbidden": "one of: {known}",
     "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "too_long": "at most {max_length} entries",
     "literal_error": "one of {expected}",
-    "mapping_type": "a mapping",
     "missing": "a value: the field is required",
-    "model_type": "a mapping",
     "string_type": "a string (quote it)",
     "string_unicode": "a string (quote it)",
     "too_short": "at least {min_length} entry",

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
-from gateway.exchange import CORRELATION_ID, Exchange, Forward, Inbound, Outbound, Recovery, Reply
+from gateway.exchange import CORRELATION_ID, Exchange, Forward, Inbound, Outbound, Recovery, RecoveryRecord, Reply
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
 from gateway.policy.model import RecoverClause
 from gateway.recovery.find import Ambiguous, There, get_target, is_answer, list_target, read_list
@@ -43,7 +43,7 @@ class Sources:
     jitter: Callable[[], float]
     new_id: Callable[[], str]
     on_tried: Callable[[str], None]
-    on_ended: Callable[[str, Recovery], None]
+    on_ended: Callable[[RecoveryRecord], None]
 
 
 class _Submission(Struct, frozen=True):
@@ -85,7 +85,8 @@ class RecoverStep:
         return found
 
     async def _recover(self, forward: Forward, exchange: Exchange, owner: str, sent_at: float) -> Reply | None:
-        exchange.waits(self._sources.now())
+        began_at = self._sources.now()
+        exchange.waits(began_at)
         result, found = Recovery.UNAVAILABLE, None
         try:
             is_x12 = exchange.operation_name == OperationName.SUBMIT_ELIGIBILITY_X12
@@ -97,7 +98,19 @@ class RecoverStep:
         finally:
             exchange.resumes(self._sources.now())
             exchange.recovery = result
-            self._sources.on_ended(exchange.operation_name, result)
+            self._sources.on_ended(
+                RecoveryRecord(
+                    operation=exchange.operation_name,
+                    caller=exchange.asking.name,
+                    payer=exchange.payer,
+                    recovery=result,
+                    timed_out_by=exchange.timed_out_by,
+                    correlation_id=exchange.correlation_id,
+                    trace_id=exchange.upstream_trace_id,
+                    duration_s=self._sources.now() - began_at,
+                    trace=exchange.trace,
+                )
+            )
         if found is not None:
             exchange.timed_out_by = ""
         return found

@@ -17,7 +17,7 @@ from gateway.errors import every_problem
 from gateway.exchange import OTHER_PAYER, Recovery
 from gateway.operations import QUESTIONS
 from gateway.telemetry.series import Histograms, Numbers
-from gateway.telemetry.timeouts import TimedOut
+from gateway.telemetry.timeouts import NO_OUTCOME, OTHER_OUTCOME, OUTCOMES, TimedOut
 
 DURATION_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
@@ -26,6 +26,7 @@ DURATION_BUCKETS_S: Final = (
 OWN_BUCKETS_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BUDGET_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
 AGE_BUCKETS_S: Final = (1, 10, 60, 300, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_592_000)
+_EXPECTED: Final = (("lead", "2xx"), ("lead", "5xx"), ("follow", "2xx"), ("replay", "2xx"))
 _PREFIX: Final = "eligibility_gateway_"
 
 
@@ -53,6 +54,20 @@ class Families:
         self.few = tuple(self._few._collector_to_names)  # noqa: SLF001 - the only list there is
         for collector in (*self.few, *self.many):
             self.registry.register(collector)
+
+    def expect(self, callers: Iterable[str]) -> None:
+        """Have what is asked about most from the start: where a series is born with an event, nobody sees the event."""
+        for operation in QUESTIONS:
+            for payer in self.payers:
+                for outcome in sorted(OUTCOMES):
+                    self.upstream_s.of(operation, payer, outcome, "2xx")
+                self.upstream_s.of(operation, payer, NO_OUTCOME, "none")
+                self.upstream_s.of(operation, payer, OTHER_OUTCOME, "5xx")
+            for caller in callers:
+                for status in ("200", "502", "503", "504"):
+                    self.requests.of(operation, caller, status)
+                for decision, status_class in _EXPECTED:
+                    self.request_s.of(operation, caller, decision, status_class)
 
     def _numbers(self, name: str, text: str, *labels: str, is_gauge: bool = False) -> Numbers:
         family = Numbers(_PREFIX + name, text, labels, is_gauge=is_gauge)

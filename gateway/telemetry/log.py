@@ -27,9 +27,11 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from gateway.exchange import CallRecord, Record
+from gateway.exchange import CallRecord, Record, Recovery, RecoveryRecord
+from gateway.operations import QUESTIONS
 
 _SERVER_ERROR: Final = 500
+_REFUSED: Final = 400
 MAX_WAITING_BYTES: Final = 4_194_304
 _RETRY_S: Final = 0.05
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
@@ -158,10 +160,34 @@ def log_record(log: Log, record: Record) -> None:
             "left_s": _rounded(record.left_s) if record.left_s is not None else None,
             "dedup": dedup.kind if dedup is not None else None,
             "dedup_reason": dedup.reason if dedup is not None else None,
-            "dedup_age_s": dedup.age_s if dedup is not None else None,
+            "dedup_age_s": _rounded(dedup.age_s) if dedup is not None and dedup.age_s is not None else None,
             "request_bytes": record.request_bytes,
             "reply_bytes": record.reply_bytes,
             "is_complete": record.is_complete,
+            "trace": record.trace.trace_id if record.trace is not None else None,
+        },
+    )
+
+
+def log_recovery(log: Log, record: RecoveryRecord) -> None:
+    """Write the line of a cut submission that was looked for, whether or not anybody still waits for it."""
+    level = "info" if record.recovery is Recovery.RECOVERED else "warning"
+    if not log.takes(level):
+        return
+    log.record(
+        level,
+        {
+            "event": "recovery",
+            "level": level,
+            "timestamp": datetime.now(UTC),
+            "operation": record.operation,
+            "caller": record.caller,
+            "payer": record.payer,
+            "recovery": record.recovery,
+            "timed_out_by": record.timed_out_by,
+            "correlation_id": record.correlation_id,
+            "trace_id": record.trace_id,
+            "duration_s": _rounded(record.duration_s),
             "trace": record.trace.trace_id if record.trace is not None else None,
         },
     )
@@ -174,8 +200,12 @@ def _rounded(seconds: float) -> float:
 
 def log_call(log: Log, call: CallRecord) -> None:
     """Write the line of an upstream call whose request has its line already, and could not say how it ended."""
-    level = "warning" if call.timed_out_by or call.status is None or call.status >= _SERVER_ERROR else "info"
-    if call.is_awaited or not log.takes(level):
+    is_good = call.status is not None and call.status < _REFUSED and not call.timed_out_by
+    is_lookup = (
+        call.operation not in QUESTIONS
+    )  # nobody's own, or it were awaited: only what it came to is worth a line
+    level = "info" if is_good else "warning"
+    if call.is_awaited or (is_lookup and is_good) or not log.takes(level):
         return
     log.record(
         level,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from prometheus_client.exposition import choose_encoder
 
-from gateway.exchange import CallRecord, Decision, DecisionKind, Record, Recovery, Trace
+from gateway.exchange import CallRecord, Decision, DecisionKind, Record, RecoveryRecord, Trace
 from gateway.in_flight import InFlight
 from gateway.policy.model import DedupMode
 from gateway.telemetry.ages import BANDS, ROLES, Ages
@@ -40,16 +40,18 @@ class _PerRequest:
 class Metrics:
     """All metrics of one process. `wall_now` gives seconds since 1970."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one fact each
         self,
         *,
         version: str,
         python_version: str,
         fetch_results: Iterable[str],
         payers: Iterable[str] = (),
+        callers: Iterable[str] = (),
         wall_now: Callable[[], float],
     ) -> None:
         self._all = Families(version=version, python_version=python_version, fetch_results=fetch_results, payers=payers)
+        self._all.expect(callers)
         self.registry = self._all.registry
         self._wall_now = wall_now
         self._per_request: dict[tuple[str, str, int, str], _PerRequest] = {}
@@ -147,9 +149,9 @@ class Metrics:
         """Count one question whether a cut submission is there."""
         self._all.lookups.of(operation).value += 1
 
-    def recovery_ended(self, operation: str, result: Recovery) -> None:
+    def observe_recovery(self, record: RecoveryRecord) -> None:
         """Count what came of one cut submission."""
-        self._all.recoveries.of(operation, result).value += 1
+        self._all.recoveries.of(record.operation, record.recovery).value += 1
 
     def lease_lost(self) -> None:
         """Count one flight that another replica led on."""

@@ -39,6 +39,7 @@ NO_OUTCOME: Final = "none"
 OTHER_OUTCOME: Final = "other"
 _STATED: Final = re.compile(rb'"status"\s*:\s*\{[^{}]{0,400}?"value"\s*:\s*"([a-z_]{1,32})"')
 _GATEWAYS_OWN: Final = re.compile(rb'^\s*\{[^\[]{0,1000}?"traceId"\s*:')
+_TRACE_ID: Final = re.compile(rb'"traceId"\s*:\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,63})"')
 _SHAPE_BYTES: Final = 2048
 
 
@@ -55,9 +56,8 @@ class TimedOut(StrEnum):
 _BY_CODE: Final = {
     UpstreamConnectTimeout.code: TimedOut.CONNECT,
     UpstreamTimeout.code: TimedOut.GATEWAY,
-    AnswerPending.code: TimedOut.GATEWAY,
-    DeadlineExceeded.code: TimedOut.GATEWAY,
 }
+_CALLERS_TIME: Final = frozenset({AnswerPending.code, DeadlineExceeded.code})
 
 
 def outcome_of(status: int | None, body: bytes) -> str:
@@ -69,6 +69,12 @@ def outcome_of(status: int | None, body: bytes) -> str:
         if outcome in OUTCOMES:
             return outcome
     return OTHER_OUTCOME
+
+
+def trace_id_of(body: bytes) -> str:
+    """Return the trace id that the enterprise gateway states in its own refusals, as it stands there."""
+    found = _TRACE_ID.search(body[:_SHAPE_BYTES])
+    return found[1].decode("ascii") if found is not None else ""
 
 
 def after_answer(status: int, body: bytes, outcome: str, elapsed_s: float, marks: Timeout) -> TimedOut | None:
@@ -92,6 +98,8 @@ def of_request(code: str, status: int, body: bytes, *, had_left: bool, by_call: 
     """
     if had_left:
         return TimedOut.CALLER
+    if code in _CALLERS_TIME:  # whatever has come, or comes, of the call
+        return TimedOut.GATEWAY
     if by_call:
         return by_call
     if status == _GATEWAY_TIMEOUT:

@@ -44,14 +44,15 @@ class Running:
     session: aiohttp.ClientSession
     output: io.BytesIO = field(default_factory=io.BytesIO)
 
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.getvalue().splitlines()]
+
     def records(self) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
-        return [line for line in lines if line["event"] == "request"]
+        return [line for line in self.lines() if line["event"] == "request"]
 
     def calls(self) -> list[dict[str, Any]]:
         """What is logged of calls whose requests had their lines already."""
-        lines = [json.loads(line) for line in self.output.getvalue().splitlines()]
-        return [line for line in lines if line["event"] == "call"]
+        return [line for line in self.lines() if line["event"] == "call"]
 
     async def submit(self, body: object = None, **headers: str) -> aiohttp.ClientResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

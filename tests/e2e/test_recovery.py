@@ -57,6 +57,11 @@ async def test_an_answer_that_was_cut_at_110_s_is_found_and_the_retry_costs_noth
     line = gateway.records()[0]
     assert (line["recovery"], line["timed_out_by"], line["status"]) == ("recovered", "", 200)
     assert total(metrics, result("recovered")) == 1
+    (told,) = [line for line in gateway.lines() if line["event"] == "recovery"]
+    assert (told["recovery"], told["timed_out_by"]) == ("recovered", "enterprise_gateway")
+    assert told["correlation_id"] == line["correlation_id"]
+    assert told["trace_id"] not in {"", line["trace_id"]}  # of the call that was cut: Optum's support asks for it
+    assert gateway.calls() == []
     cut = 'upstream_timeouts_total{operation="submit_eligibility",payer="other",by="enterprise_gateway"'
     assert (total(metrics, cut), total(metrics, "timeouts_total")) == (1, 0)  # a call was cut, no request was
     assert total(metrics, "recovery_lookups_total") >= 1

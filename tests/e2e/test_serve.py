@@ -132,7 +132,7 @@ async def test_sighup_says_whether_the_next_start_would_go_well(valkey: Embedded
 
             (tmp_path / "wrong.yaml").unlink()
             gateway.popen.send_signal(signal.SIGHUP)
-            gateway.wait_for("restart to use them")
+            gateway.wait_for("policies are good")
             assert await reload_went(1)
         assert gateway.end() == 0
 

@@ -6,7 +6,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from gateway.errors import every_problem
-from gateway.exchange import CallRecord, Decision, DecisionKind, Exchange, Inbound, Record, Recovery, Trace
+from gateway.exchange import (
+    CallRecord,
+    Decision,
+    DecisionKind,
+    Exchange,
+    Inbound,
+    Record,
+    Recovery,
+    RecoveryRecord,
+    Trace,
+)
 from gateway.in_flight import InFlight
 from gateway.policy.model import Timeout
 from gateway.telemetry.families import DURATION_BUCKETS_S
@@ -112,7 +122,19 @@ def test_who_timed_out_is_counted_for_requests_and_for_calls(metrics: Metrics, r
 
 def test_what_came_of_a_cut_submission_is_counted(metrics: Metrics) -> None:
     metrics.recovery_tried("submit_eligibility")
-    metrics.recovery_ended("submit_eligibility", Recovery.RECOVERED)
+    metrics.observe_recovery(
+        RecoveryRecord(
+            operation="submit_eligibility",
+            caller="scheduling",
+            payer="other",
+            recovery=Recovery.RECOVERED,
+            timed_out_by="enterprise_gateway",
+            correlation_id="c-1",
+            trace_id="t-1",
+            duration_s=5.0,
+            trace=None,
+        )
+    )
 
     assert value(metrics, "recovery_lookups_total", **OPERATION) == 1
     assert value(metrics, "recoveries_total", **OPERATION, result="recovered") == 1

@@ -66,6 +66,7 @@ def test_a_problem_tells_whose_time_was_up(code: str, elapsed_s: float, by: Time
         ("", 504, b"", True, "enterprise_gateway", "caller"),  # whatever came later
         ("answer_pending", 504, b"", False, "", "gateway"),
         ("deadline_exceeded", 504, b"", False, "", "gateway"),
+        ("answer_pending", 504, b"", False, "enterprise_gateway", "gateway"),  # cut while it was looked up
         ("upstream_connect_timeout", 504, b"", False, "", "connect"),
         ("", 504, GATEWAYS, False, "", "enterprise_gateway"),  # a follower's share
         ("", 504, APIS, False, "", ""),
