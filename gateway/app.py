@@ -143,7 +143,11 @@ async def open_gateway(
             dedup=DedupStep(
                 flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
             ),
-            recover=RecoverStep(IdStore(store, sealing), _recovery_sources(metrics, log, now)),
+            recover=RecoverStep(
+                IdStore(store, sealing),
+                _recovery_sources(metrics, log, now),
+                is_wanted=any(policy.recover.within for policy in policies.policies),
+            ),
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
             upstream=Upstream(
@@ -168,6 +172,13 @@ async def open_gateway(
         )
         admin = await _listen(stack, _admin_runner(view), "admin_listen", settings.admin_listen)
         traffic = await _listen(stack, _traffic_runner(ingress), "listen", settings.listen)
+        longest_s = max(p.timeout.connect + p.timeout.answer + p.recover.within for p in policies.policies)
+        if settings.drain_timeout_s < longest_s:
+            log.warning(
+                "notice",
+                notice=f"{variable('drain_timeout_s')} is {settings.drain_timeout_s:g}: a call and its recovery may "
+                f"take {longest_s:g} s, and what a stop cuts short is asked, and paid for, again",
+            )
         for notice in policies.notices:
             log.warning("notice", notice=notice)
         log.info(

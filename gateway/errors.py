@@ -228,8 +228,7 @@ class AnswerPending(GatewayError):
     status = 504
     title = "The answer is still under way."
     hint = (
-        "The transaction goes on, and its answer is kept: retry, and it is yours without another call as soon as it is "
-        "here."
+        "The transaction goes on: retry within a minute of its end, and what came of it is yours without another call."
     )
     source = Source.UPSTREAM
     retry_safe = True

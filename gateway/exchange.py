@@ -24,6 +24,12 @@ from gateway.policy.model import FORWARDED, Caller, Policy
 
 UNKNOWN: Final = "unknown"
 OTHER_PAYER: Final = "other"
+PAYER_UNAVAILABLE: Final = "payer_unavailable"
+OUTCOMES: Final = frozenset(  # of the contract, `status.value`
+    {
+        *("eligible", "ineligible", PAYER_UNAVAILABLE, "payer_not_in_system", "processing_error", "patient_unknown"),
+    },
+)
 CORRELATION_ID: Final = "x-optum-correlation-id"
 
 Headers = CIMultiDict[str]

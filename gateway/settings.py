@@ -166,7 +166,7 @@ class Settings(BaseModel):
         description="For an answer of Redis; what takes longer passes as if there were no Redis.",
     )
     drain_timeout_s: float = Field(
-        default=125.0,
+        default=150.0,
         ge=0,
         allow_inf_nan=False,
         description="After SIGTERM, for requests in flight to end.",

@@ -45,7 +45,7 @@ def test_what_is_not_said_is_as_documented() -> None:
     assert settings.policies == Path("policies")
     assert settings.log_level == "info"
     assert (settings.max_in_flight, settings.max_body_bytes) == (15_000, 1_048_576)
-    assert (settings.body_timeout_s, settings.drain_timeout_s) == (10.0, 125.0)
+    assert (settings.body_timeout_s, settings.drain_timeout_s) == (10.0, 150.0)
     assert not settings.allow_public_anonymous
 
 

@@ -309,6 +309,8 @@ async def _outcome(landing: "asyncio.Future[T]") -> T:
         if landing.cancelled():
             raise Stopped from None
         raise
+    finally:
+        del landing  # it holds the exception, whose traceback holds this frame, and all that was read of a torn answer
 
 
 async def _whole(reply: Reply) -> tuple[Reply, Landing]:

@@ -19,5 +19,5 @@ def shortened_s(limit_s: float, values: Iterable[str]) -> float:
             name, _, stated = preference.partition(";")[0].partition("=")
             seconds = stated.strip().strip('"')
             if name.strip().lower() == "wait" and seconds.isascii() and seconds.isdigit():
-                return min(max(float(seconds[:_DIGITS_MAX]), _LEAST_S), limit_s)
+                return min(max(float(seconds.lstrip("0")[:_DIGITS_MAX] or 0), _LEAST_S), limit_s)
     return limit_s

@@ -41,14 +41,8 @@ def admin_server(view: AdminView) -> web.Server:
 
     async def metrics(request: web.BaseRequest) -> web.StreamResponse:
         content_type, slices = view.exposition(request.headers.get("Accept", ""))
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        await response.prepare(request)
-        for part in slices:
-            if part:
-                await response.write(part)
-            await _step_aside()
-        await response.write_eof()
-        return response
+        headers = {"Content-Type": content_type}
+        return web.Response(headers=headers) if request.method == "HEAD" else await _sliced(request, headers, slices)
 
     async def livez(_: web.BaseRequest) -> web.Response:
         return _status("alive")
@@ -75,6 +69,17 @@ def admin_server(view: AdminView) -> web.Server:
         return await page(request)
 
     return _Server(handle, request_factory=Request.of)
+
+
+async def _sliced(request: web.BaseRequest, headers: dict[str, str], slices: Iterable[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    for part in slices:
+        if part:
+            await response.write(part)
+        await _step_aside()
+    await response.write_eof()
+    return response
 
 
 async def _step_aside() -> None:

@@ -112,6 +112,7 @@ class Ingress:
         self._sockets = sockets
         self._observers = observers
         self._waiting = in_flight.waiting
+        self._led = in_flight.led
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
@@ -197,7 +198,8 @@ class Ingress:
     def _check(self, raw: web.BaseRequest) -> None:
         if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
-        if len(self._waiting) > self._limits.in_flight or self._sockets.is_full:
+        # Calls go on after their callers were answered: whoever waits little must not have more of them than others.
+        if max(len(self._waiting), len(self._led)) > self._limits.in_flight or self._sockets.is_full:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge

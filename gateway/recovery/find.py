@@ -3,6 +3,7 @@
 Rules
 - A correlation id is worth as much as it is unique: two transactions under one id, and neither is taken.
 - Transactions that another one spawned (`historical`, `autosubmit`) carry its id as well, and are not meant.
+- One without an outcome of the contract is not finished.
 - One that was processed before the submission was sent is another's, whatever its id; clocks may differ by a minute.
 - What is taken is checked again when it is read whole: id, correlation id, outcome, and of whom it speaks.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 import orjson
 from msgspec import Struct
 
+from gateway.exchange import OUTCOMES
 from gateway.operations import OPERATIONS, OperationName
 from gateway.recovery.subject import Subject, agrees
 
@@ -89,7 +91,15 @@ def _read(body: bytes) -> Any:  # noqa: ANN401 - whatever the upstream sends
 
 
 def _is_meant(document: dict[str, Any], correlation_id: str) -> bool:
-    return document.get("correlationId") == correlation_id and document.get("sourceType") in _SUBMITTED
+    kind, status = document.get("sourceType"), document.get("status")
+    outcome = status.get("value") if isinstance(status, dict) else None
+    return (
+        document.get("correlationId") == correlation_id
+        and isinstance(kind, str)
+        and kind in _SUBMITTED
+        and isinstance(outcome, str)
+        and outcome in OUTCOMES
+    )
 
 
 def _is_recent(document: dict[str, Any], sent_at: float) -> bool:

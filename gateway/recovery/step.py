@@ -7,6 +7,7 @@ gateway's token, while whoever waits may be answered, and afterwards for whoever
 Rules
 - An id that somebody used before is not looked up, nor one of which that cannot be known; and what is found is taken
   only if the id was not used again meanwhile.
+- A 504 that comes at once is no cut, but an outage, and callers are not kept waiting for it.
 - What the submission got stands where nothing better is found.
 """
 
@@ -23,13 +24,15 @@ from multidict import CIMultiDict
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
 from gateway.exchange import CORRELATION_ID, Exchange, Forward, Inbound, Outbound, Recovery, RecoveryRecord, Reply
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
-from gateway.policy.model import RecoverClause
+from gateway.policy.model import Policy, RecoverClause
 from gateway.recovery.find import Ambiguous, There, get_target, is_answer, list_target, read_list
 from gateway.recovery.store import IdStore
 from gateway.recovery.subject import Subject, subject_of
 from gateway.store import StoreUnavailable
 
+_AT_ONCE_S: Final = 0.25
 _ASK_S: Final = 10.0
+_AT_ONCE: Final = 64  # an outage must not be asked about by everybody it has hit
 _READ_MAX_BYTES: Final = 4_194_304
 _NEVER: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 
@@ -57,18 +60,22 @@ class _Submission(Struct, frozen=True):
 class RecoverStep:
     """After it, a submission that was cut has its answer, if the upstream has it in time and the id is unique."""
 
-    def __init__(self, ids: IdStore, sources: Sources) -> None:
+    def __init__(self, ids: IdStore, sources: Sources, *, is_wanted: bool) -> None:
+        """`is_wanted`: whether any policy has the clause."""
         self._ids = ids
         self._sources = sources
+        self._is_wanted = is_wanted
+        self._asking = asyncio.Semaphore(_AT_ONCE)
 
     async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Send, and look up what was cut. Raises what `forward` raises, where nothing is found."""
-        clause = exchange.governing.recover
-        if not clause.within or exchange.operation is None or exchange.operation.name not in QUESTIONS:
+        if not self._is_wanted or exchange.operation is None or exchange.operation.name not in QUESTIONS:
             return await forward(exchange, outbound)
         owner, sent_at = self._sources.new_id(), self._sources.wall_now()
-        # An id that we made nobody can have used before; whether somebody has since is asked when it matters.
-        is_unique = CORRELATION_ID not in exchange.inbound.headers or await self._is_ours(exchange, owner)
+        # Every id is noted, whoever made it and whatever the policy: a caller may take one from a reply.
+        is_unique = await self._is_ours(exchange, owner) or CORRELATION_ID not in exchange.inbound.headers
+        if not exchange.governing.recover.within:
+            return await forward(exchange, outbound)
         try:
             reply = await forward(exchange, outbound)
         except (UpstreamTimeout, UpstreamBroken):
@@ -76,7 +83,7 @@ class RecoverStep:
             if found is None:
                 raise
             return found
-        if reply.status != HTTPStatus.GATEWAY_TIMEOUT:
+        if reply.status != HTTPStatus.GATEWAY_TIMEOUT or not _took_time(exchange):
             return reply
         found = await self._recover(forward, exchange, owner if is_unique else "", sent_at)
         if found is None:
@@ -94,7 +101,11 @@ class RecoverStep:
             if not owner:
                 result = Recovery.REUSED
             elif subject is not None:
-                result, found = await self._look(forward, exchange, _Submission(owner, sent_at, subject))
+                submission = _Submission(owner, sent_at, subject)
+                async with asyncio.timeout(exchange.governing.recover.within):
+                    result, found = await self._look(forward, exchange, submission)
+        except TimeoutError:
+            pass  # whoever is asked takes longer than the clause
         finally:
             exchange.resumes(self._sources.now())
             exchange.recovery = result
@@ -195,7 +206,7 @@ class RecoverStep:
             started_at=self._sources.now(),
             operation=OPERATIONS[operation],
             caller=exchange.caller,
-            policy=exchange.policy,
+            policy=_reading(exchange.governing),
             subtenant=exchange.subtenant,
             payer=exchange.payer,
             trace=exchange.trace,
@@ -204,10 +215,20 @@ class RecoverStep:
             method="GET", raw_target=target, headers=CIMultiDict({"Accept-Encoding": "identity"}), body=b""
         )
         try:
-            async with asyncio.timeout(_ASK_S):
+            async with self._asking, asyncio.timeout(_ASK_S):
                 return await _whole(await forward(reading, outbound))
         except (GatewayError, TimeoutError):
             return None
+
+
+def _took_time(exchange: Exchange) -> bool:
+    """Whether a 504 can be a cut: one that comes at once says that the upstream is out, and nothing is behind it."""
+    return (exchange.upstream_s or 0.0) >= _AT_ONCE_S
+
+
+def _reading(policy: Policy) -> Policy:
+    """The policy to read with: a token that may not read is no bad token, and must not be voided for everybody."""
+    return policy.model_copy(update={"token": policy.token.model_copy(update={"retry_unauthorized": False})})
 
 
 async def _whole(reply: Reply) -> Reply | None:

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 from prometheus_client import Histogram as ClientHistogram
 
 from gateway.errors import every_problem
-from gateway.exchange import OTHER_PAYER, Recovery
+from gateway.exchange import OTHER_PAYER, OUTCOMES, Recovery
 from gateway.operations import QUESTIONS
 from gateway.telemetry.series import Histograms, Numbers
-from gateway.telemetry.timeouts import NO_OUTCOME, OTHER_OUTCOME, OUTCOMES, TimedOut
+from gateway.telemetry.timeouts import NO_OUTCOME, OTHER_OUTCOME, TimedOut
 
 DURATION_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),

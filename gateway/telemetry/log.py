@@ -201,9 +201,7 @@ def _rounded(seconds: float) -> float:
 def log_call(log: Log, call: CallRecord) -> None:
     """Write the line of an upstream call whose request has its line already, and could not say how it ended."""
     is_good = call.status is not None and call.status < _REFUSED and not call.timed_out_by
-    is_lookup = (
-        call.operation not in QUESTIONS
-    )  # nobody's own, or it were awaited: only what it came to is worth a line
+    is_lookup = call.operation not in QUESTIONS  # of a recovery, which has a line of its own
     level = "info" if is_good else "warning"
     if call.is_awaited or (is_lookup and is_good) or not log.takes(level):
         return
@@ -283,10 +281,11 @@ class _Lines:
 
 
 def _pipe_of(stream: BinaryIO) -> "select.poll | None":
-    """Return what tells whether a pipe takes more; a file always does."""
+    """Return what tells whether a pipe or a socket takes more; a file always does."""
     try:
         number = stream.fileno()
-        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+        mode = os.fstat(number).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):  # systemd gives a socket
             return None
     except OSError:
         return None

@@ -196,7 +196,10 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[str, Iterator[bytes]]:
         """Return the content type, and the metrics in slices: as OpenMetrics where the scraper asks for it."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:  # a version that is none
+            encode, content_type = choose_encoder("")
         return content_type, self._written(encode, is_openmetrics="openmetrics" in content_type)
 
     def _written(self, encode: Callable[[Any], bytes], *, is_openmetrics: bool) -> Iterator[bytes]:

@@ -24,17 +24,12 @@ from gateway.errors import (
     UpstreamConnectTimeout,
     UpstreamTimeout,
 )
+from gateway.exchange import OUTCOMES, PAYER_UNAVAILABLE
 from gateway.policy.model import Timeout
 
 _NEAR: Final = 0.97  # of a mark: clocks and networks on the way
 _GATEWAY_TIMEOUT: Final = 504
 _OK: Final = 200
-PAYER_UNAVAILABLE: Final = "payer_unavailable"
-OUTCOMES: Final = frozenset(
-    {
-        *("eligible", "ineligible", PAYER_UNAVAILABLE, "payer_not_in_system", "processing_error", "patient_unknown"),
-    },
-)
 NO_OUTCOME: Final = "none"
 OTHER_OUTCOME: Final = "other"
 _STATED: Final = re.compile(rb'"status"\s*:\s*\{[^{}]{0,400}?"value"\s*:\s*"([a-z_]{1,32})"')
@@ -109,7 +104,9 @@ def of_request(code: str, status: int, body: bytes, *, had_left: bool, by_call: 
 
 def of_504(body: bytes) -> TimedOut | None:
     """Say whose a 504 is by its shape alone, if that tells."""
-    return TimedOut.ENTERPRISE_GATEWAY if _GATEWAYS_OWN.match(body[:_SHAPE_BYTES]) is not None else None
+    shape = body[:_SHAPE_BYTES]
+    is_its_own = _GATEWAYS_OWN.match(shape) is not None and b'"correlationId"' not in shape
+    return TimedOut.ENTERPRISE_GATEWAY if is_its_own else None
 
 
 def _near(elapsed_s: float, marks: Timeout) -> TimedOut | None:

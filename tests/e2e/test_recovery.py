@@ -13,6 +13,7 @@ from tests.running import total
 from tests.scripted import Request, ScriptedUpstream, reply
 
 SPEED = 40.0
+SLOW = 10_000.0  # so many times faster the clock runs than the upstream answers: no 504 comes at once
 CALLERS = "callers: {anonymous: {}}\n"
 SUBMIT = (
     "match: {operations: ['*']}\n"
@@ -164,6 +165,9 @@ OTHERS = [
     (transaction(correlationId="of-another"), "not_found"),
     (transaction(sourceType="autosubmit"), "not_found"),
     (transaction(id="../../other"), "not_found"),
+    (transaction(sourceType=[]), "not_found"),
+    (transaction(status=None), "not_found"),
+    (transaction(status={"value": "in_progress"}), "not_found"),
 ]
 
 
@@ -174,7 +178,9 @@ async def test_what_may_be_anothers_is_never_taken(
     text = SUBMIT.replace("attempts: 8", "attempts: 2")
     async with (
         ScriptedUpstream(answer=Listing(found)) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text))) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text)), speed=SLOW
+        ) as gateway,
     ):
         response = await gateway.submit()
         metrics = await gateway.metrics()
@@ -186,7 +192,9 @@ async def test_what_may_be_anothers_is_never_taken(
 async def test_the_one_that_is_the_callers_own_is_taken(redis_url: str, policies: Write) -> None:
     async with (
         ScriptedUpstream(answer=Listing(transaction())) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT))) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
+        ) as gateway,
     ):
         response = await gateway.submit()
 
@@ -200,7 +208,9 @@ async def test_the_one_that_is_the_callers_own_is_taken(redis_url: str, policies
 async def test_two_under_one_id_are_nobodys(redis_url: str, policies: Write) -> None:
     async with (
         ScriptedUpstream(answer=Listing(transaction(), transaction(id="t-2"))) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT))) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
+        ) as gateway,
     ):
         response = await gateway.submit()
 
@@ -210,7 +220,9 @@ async def test_two_under_one_id_are_nobodys(redis_url: str, policies: Write) -> 
 async def test_a_list_that_may_not_be_read_is_not_asked_for_again(redis_url: str, policies: Write) -> None:
     async with (
         ScriptedUpstream(answer=Listing(list_status="403 Forbidden")) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT))) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
+        ) as gateway,
     ):
         response = await gateway.submit()
         metrics = await gateway.metrics()
@@ -223,8 +235,67 @@ async def test_without_the_clause_nothing_is_looked_up(redis_url: str, policies:
     text = "match: {operations: ['*']}\ndedup: {mode: enforce, window: 24h}\n"
     async with (
         ScriptedUpstream(answer=Listing(transaction())) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text))) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text)), speed=SLOW
+        ) as gateway,
     ):
         response = await gateway.submit()
 
     assert (response.status, len(upstream.requests), gateway.records()[-1]["recovery"]) == (504, 1, "")
+
+
+@pytest.mark.parametrize("policy", ["recovering", "another"])
+async def test_an_id_that_we_made_and_a_caller_uses_again_finds_nobody_elses_answer(
+    policy: str, redis_url: str, policies: Write
+) -> None:
+    """The same patient, another day of service: what the transaction states would agree."""
+    files = {"callers": "callers: {anonymous: {}}\n", "all": SUBMIT}
+    if policy == "another":
+        files["x12"] = "match: {operations: [submit_eligibility]}\n"
+        files["all"] = SUBMIT.replace("['*']", "[submit_eligibility_x12, list_transactions, get_transaction]")
+    eligible = reply(body=b'{"id": "t-1", "sourceType": "new", "status": {"value": "eligible"}}')
+    listing = Listing(transaction())
+
+    async def first_good_then_cut(request: Request, writer: asyncio.StreamWriter) -> None:
+        if len(upstream.requests) == 1:
+            writer.write(eligible)
+        else:
+            await listing(request, writer)
+
+    async with (
+        ScriptedUpstream(answer=first_good_then_cut) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=policies(**files)), speed=SLOW) as gateway,
+    ):
+        first = await gateway.submit()
+        made = first.headers["x-optum-correlation-id"]
+        other_day = BODY | {"encounter": {"dateOfService": "20260131", "serviceTypeCodes": ["98"]}}
+        if policy == "recovering":
+            cut = await gateway.submit(other_day, x_optum_correlation_id=made)
+        else:
+            x12 = f"{gateway.url}/rcm/eligibility/v1/real-time/x12"
+            cut = await gateway.session.post(x12, json={"x12": "ISA*00*~"}, headers={"x-optum-correlation-id": made})
+
+    assert (cut.status, gateway.records()[-1]["recovery"]) == (504, "reused")
+
+
+async def test_a_504_that_comes_at_once_is_an_outage_and_nobody_waits_for_it(redis_url: str, policies: Write) -> None:
+    async with (
+        ScriptedUpstream(answer=Listing(transaction())) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT))) as gateway,
+    ):
+        response = await gateway.submit()
+
+    assert (response.status, len(upstream.requests), gateway.records()[-1]["recovery"]) == (504, 1, "")
+
+
+async def test_a_list_that_may_not_be_read_costs_nobody_the_token(redis_url: str, policies: Write) -> None:
+    async with (
+        ScriptedUpstream(answer=Listing(list_status="401 Unauthorized")) as upstream,
+        run_gateway(
+            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
+        ) as gateway,
+    ):
+        response = await gateway.submit()
+
+    assert (response.status, gateway.records()[-1]["recovery"]) == (504, "unavailable")
+    assert upstream.tokens == 1

@@ -156,7 +156,9 @@ async def test_looking_for_a_cut_submission_is_part_of_its_trace(
     directory = policies(callers="callers: {anonymous: {}}\n", all=text)
     async with (
         ScriptedUpstream(answer=cut) as upstream,
-        run_gateway(environment(upstream.url, redis_url, otlp_endpoint=collector.url, policies=directory)) as gateway,
+        run_gateway(
+            environment(upstream.url, redis_url, otlp_endpoint=collector.url, policies=directory), speed=10_000.0
+        ) as gateway,
     ):
         await gateway.submit(traceparent=PARENT)
     ((server,), clients) = collector.spans(SERVER), collector.spans(CLIENT)

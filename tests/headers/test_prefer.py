@@ -16,6 +16,7 @@ from gateway.headers.prefer import shortened_s
         (["return=minimal", "wait=7"], 7.0),
         (["wait=10, wait=3"], 10.0),  # the first counts
         (["wait=0"], 1.0),
+        (["wait=00000000030"], 30.0),
         (["wait=600"], 130.0),
         (["wait=99999999999999999999"], 130.0),
         (["wait=-1"], 130.0),

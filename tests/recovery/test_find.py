@@ -19,6 +19,7 @@ def one(**differing: object) -> dict[str, Any]:
         "correlationId": "c-1",
         "sourceType": "new",
         "processedDate": "2026-01-02T12:01:55Z",
+        "status": {"value": "eligible"},
         "payer": {"chcId": "P"},
         "patient": {"memberId": "M-1", "dateOfBirth": "1970-01-01"},
     } | differing
@@ -47,6 +48,10 @@ def test_the_targets_are_the_contracts() -> None:
         (listed(one(correlationId="c-2")), NotThere()),
         (listed(one(correlationId=None)), NotThere()),
         (listed("text", 7, None), NotThere()),
+        (listed(one(sourceType=[])), NotThere()),
+        (listed(one(status="eligible")), NotThere()),
+        (listed(one(status={"value": "in_progress"})), NotThere()),
+        (listed(one(status={"value": None})), NotThere()),
         (listed(one(), one(id="t-2")), Ambiguous()),
         (listed(one(processedDate="2026-01-02T11:58:59Z")), Ambiguous()),
         (listed(one(processedDate=None)), Ambiguous()),

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.exchange import OUTCOMES
 from gateway.policy.model import Timeout
-from gateway.telemetry.timeouts import OUTCOMES, TimedOut, after_answer, after_error, of_request, outcome_of
+from gateway.telemetry.timeouts import TimedOut, after_answer, after_error, of_request, outcome_of
 
 MARKS = Timeout()
 GATEWAYS = b'{"error": "gateway_timeout", "error_description": "x", "traceId": "abc"}'
