@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from redis.asyncio import Redis
 
 from gateway.app import open_gateway
 from gateway.settings import read_settings
@@ -108,6 +109,15 @@ async def run_gateway(
             output,
         )
         await gateway.drain(drain_s, asyncio.Event())
+
+
+async def stored_under(redis: Redis, key: bytes | str) -> bytes:
+    """Everything that stands under a key."""
+    if await redis.type(key) == b"string":
+        found: bytes = await redis.get(key)  # type: ignore[assignment]
+        return found
+    fields: dict[bytes, bytes] = await redis.hgetall(key)  # type: ignore[assignment]
+    return b"".join((*fields.keys(), *fields.values()))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from gateway.embedded import EmbeddedValkey
 from gateway.simulator import Options, Simulator
 from gateway.start import StartError
-from tests.e2e.conftest import KEYS, Running, about, environment, run_gateway
+from tests.e2e.conftest import KEYS, Running, about, environment, run_gateway, stored_under
 from tests.running import GatewayProcess, eventually, simulator_process
 from tests.scripted import TOKEN_REPLY, ScriptedUpstream, reply
 
@@ -78,7 +78,7 @@ async def test_nothing_readable_is_stored_and_every_key_ends(gateway: Running, r
     assert keys
     for key in keys:
         assert await redis.pttl(key) > 0
-        stored = repr(await redis.hgetall(key))
+        stored = repr(await stored_under(redis, key))
         assert "simulator" not in stored
         assert "access" not in stored
 
