@@ -44,11 +44,11 @@ BYTES: Final = "nginx, by bytes"
 PASSING: Final = "gateway, dedup off"
 GATEWAY: Final = "gateway"
 DIRECT: Final = "no proxy"
-SILENT: Final = "gateway without telemetry"
+TIMED: Final = "gateway with a stop-watch"
 CROWDED: Final = "gateway with a large fleet's metrics"
 
 _BARE: Final = (BARE, BARE_UVLOOP)
-_GATEWAYS: Final = (GATEWAY, PASSING, SILENT, CROWDED)
+_GATEWAYS: Final = (GATEWAY, PASSING, TIMED, CROWDED)
 _NGINX: Final = (LUA, LUA_KEEPING, BYTES)
 _LUA_RULES: Final = 'access_by_lua_block { require("dedup").replay() }'
 _RULES: Final = {
@@ -135,8 +135,8 @@ def proxy(name: str, upstream_port: int, redis_url: str | None = None) -> Iterat
 
 
 def _gateway(name: str) -> tuple[str, ...]:
-    if name in {SILENT, CROWDED}:
-        return module("variant", "silent" if name == SILENT else "crowded", "serve")
+    if name in {TIMED, CROWDED}:
+        return module("variant", "timed" if name == TIMED else "crowded", "serve")
     return (*module("")[:2], "gateway", "serve")
 
 

@@ -177,7 +177,7 @@ def _followers(found: Followers) -> Iterator[str]:
 
 
 def _telemetry(found: Telemetry) -> Iterator[str]:
-    yield "Telemetry: CPU of a request with it, less that without, same run"
+    yield "Telemetry: CPU of making records, counting and logging a request, timed in the process under load"
     yield f"  lead {found.lead_us:.1f} µs, replay {found.replay_us:.1f} µs   goal <= {_TELEMETRY_GOAL_US}"
     yield f"A scrape of {found.series} series: median {found.scrape_ms:.1f} ms, slowest {found.scrape_max_ms:.1f}"
     yield f"  goal < {_SCRAPE_GOAL_MS} ms"
