@@ -40,7 +40,7 @@ RATE: Final = 300.0
 HOLD: Final = 9000
 _WARM_S: Final = 1.0
 _HOLD_S: Final = 30.0
-_MEMBERS: Final = 256  # more than there are connections: nobody asks what another is just asking
+MEMBERS: Final = 256  # more than there are connections: nobody asks what another is just asking
 _OTHERS: Final = ("--first", "500000000")  # what is asked to warm up is not what is asked then
 _LEADING: Final = (BARE, BARE_UVLOOP, LUA, LUA_KEEPING, PASSING, GATEWAY)
 _REPLAYING: Final = (LUA_KEEPING, GATEWAY)
@@ -116,7 +116,7 @@ def lead(runs: int, seconds: float, progress: Progress) -> Comparison:
 
 def replay(runs: int, seconds: float, progress: Progress) -> Comparison:
     """Measure CPU per request where each was answered before."""
-    return _compared("replay", _REPLAYING, runs, progress, lambda peer: cpu_run(peer, seconds, members=_MEMBERS))
+    return _compared("replay", _REPLAYING, runs, progress, lambda peer: cpu_run(peer, seconds, members=MEMBERS))
 
 
 def latency(runs: int, seconds: float, progress: Progress) -> Sequence[Latency]:

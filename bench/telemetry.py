@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from bench.measure import cpu_run, opened, warm_up
+from bench.measure import MEMBERS, cpu_run, opened, warm_up
 from bench.peers import CROWDED, TIMED, proxy, upstream
 from bench.processes import other_core
 from bench.scrape import drain, fetch, metric
@@ -24,7 +24,6 @@ _SCRAPES: Final = 20
 _EVERY_S: Final = 0.5
 _REQUESTS: Final = "eligibility_gateway_requests_total"
 _TIMED: Final = "bench_telemetry_microseconds"
-_MEMBERS: Final = 256
 _OTHERS: Final = ("--first", "900000000")  # what was asked before would be a replay
 
 Progress = Callable[[str], None]
@@ -51,12 +50,10 @@ class Telemetry:
 def telemetry(runs: int, seconds: float, progress: Progress) -> Telemetry:
     """Measure all of it."""
     with upstream() as upstream_port:
-        leads, replays = (
-            _cost(runs, seconds, upstream_port, progress),
-            _cost(runs, seconds, upstream_port, progress, members=_MEMBERS),
-        )
+        leads = _cost(runs, seconds, upstream_port, progress)
+        replays = _cost(runs, seconds, upstream_port, progress, members=MEMBERS)
         scrapes_ms: list[float] = []
-        plain, scraped, errors, requests, series, count = [], [], 0, 0, 0, 0
+        plain, scraped, series, count = [], [], 0, 0
         for run in range(runs):
             progress(f"scrapes {run + 1}/{runs}")
             with proxy(CROWDED, upstream_port) as peer:

@@ -31,6 +31,7 @@ OUTCOMES: Final = frozenset(  # of the contract, `status.value`
     },
 )
 CORRELATION_ID: Final = "x-optum-correlation-id"
+TRACE_ID: Final = "x-optum-trace-id"
 
 Headers = CIMultiDict[str]
 HeadersView = CIMultiDictProxy[str] | CIMultiDict[str]

@@ -56,9 +56,8 @@ def settings_table() -> str:
     """Every setting with its default and its meaning."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = (
-            "required" if field.is_required() else f"`{field.default}`" if field.default not in ((), None) else "none"
-        )
+        stated = f"`{field.default}`" if field.default not in {(), None} else "none"
+        default = "required" if field.is_required() else stated
         secret = " Secret." if field.annotation is SecretStr or name == "keys" else ""
         rows.append(f"| `{variable(name)}` | {default} | {field.description}{secret} |\n")
     return "| variable | default | meaning |\n|---|---|---|\n" + "".join(rows)

@@ -38,7 +38,7 @@ from gateway.errors import (
     Overloaded,
     Stopped,
 )
-from gateway.exchange import CORRELATION_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply, Trace
+from gateway.exchange import CORRELATION_ID, TRACE_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply, Trace
 from gateway.headers.correlation import choose_correlation_id, well_formed
 from gateway.headers.traceparent import trace_of
 from gateway.http.server import Request, Server
@@ -48,7 +48,6 @@ from gateway.in_flight import InFlight
 from gateway.telemetry import timeouts
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
-_TRACE_ID: Final = "x-optum-trace-id"
 _AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
 _AT_ONCE_BYTES: Final = 65_536  # what a transport takes without waiting for the caller
 _STALL_S: Final = 30.0  # a caller that takes nothing for so long gives its place to others
@@ -297,7 +296,7 @@ class Ingress:
             status=reply.status,
             code=sent.code,
             correlation_id=exchange.correlation_id,
-            trace_id=well_formed(reply.headers.get(_TRACE_ID, "")) or exchange.upstream_trace_id,
+            trace_id=well_formed(reply.headers.get(TRACE_ID, "")) or exchange.upstream_trace_id,
             duration_s=duration_s,
             upstream_s=exchange.upstream_s,
             upstream_status=exchange.upstream_status,

@@ -34,14 +34,13 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.exchange import UNKNOWN, CallRecord, Exchange, Outbound, Reply, Trace
+from gateway.exchange import TRACE_ID, UNKNOWN, CallRecord, Exchange, Outbound, Reply, Trace
 from gateway.headers.correlation import well_formed
 from gateway.http.sockets import Sockets
 from gateway.in_flight import InFlight
 from gateway.policy.model import Timeout
 from gateway.telemetry import timeouts
 
-TRACE_ID: Final = "x-optum-trace-id"
 TRACEPARENT: Final = "traceparent"
 BUFFER_BYTES: Final = 262_144
 _KEEP_ALIVE_S: Final = 8.0

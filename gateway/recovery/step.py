@@ -14,6 +14,7 @@ Rules
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -32,7 +33,7 @@ from gateway.store import StoreUnavailable
 
 _AT_ONCE_S: Final = 0.25
 _ASK_S: Final = 10.0
-_AT_ONCE: Final = 64  # an outage must not be asked about by everybody it has hit
+_LOOKUPS: Final = 64  # an outage must not be asked about by everybody it has hit
 _READ_MAX_BYTES: Final = 4_194_304
 _NEVER: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 
@@ -65,7 +66,7 @@ class RecoverStep:
         self._ids = ids
         self._sources = sources
         self._is_wanted = is_wanted
-        self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._asking = asyncio.Semaphore(_LOOKUPS)
 
     async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Send, and look up what was cut. Raises what `forward` raises, where nothing is found."""
@@ -76,16 +77,17 @@ class RecoverStep:
         is_unique = await self._is_ours(exchange, owner) or CORRELATION_ID not in exchange.inbound.headers
         if not exchange.governing.recover.within:
             return await forward(exchange, outbound)
+        recover = partial(self._recover, forward, exchange, owner if is_unique else "", sent_at)
         try:
             reply = await forward(exchange, outbound)
         except (UpstreamTimeout, UpstreamBroken):
-            found = await self._recover(forward, exchange, owner if is_unique else "", sent_at)
+            found = await recover()
             if found is None:
                 raise
             return found
         if reply.status != HTTPStatus.GATEWAY_TIMEOUT or not _took_time(exchange):
             return reply
-        found = await self._recover(forward, exchange, owner if is_unique else "", sent_at)
+        found = await recover()
         if found is None:
             return reply
         await reply.discard()

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from gateway.simulator import Options, Simulator
-from tests.e2e.conftest import BODY, about, environment, run_gateway
+from tests.e2e.conftest import BODY, Running, about, environment, run_gateway
 from tests.running import total
-from tests.scripted import Request, ScriptedUpstream, reply
+from tests.scripted import Answer, Request, ScriptedUpstream, reply
 
 SPEED = 40.0
 SLOW = 10_000.0  # so many times faster the clock runs than the upstream answers: no 504 comes at once
@@ -143,6 +144,18 @@ class Listing:
             writer.write(reply(body=json.dumps(stated[0]).encode()))
 
 
+@asynccontextmanager
+async def cut_by(
+    answer: Answer, directory: str, redis_url: str, speed: float = SLOW
+) -> AsyncIterator[tuple[ScriptedUpstream, Running]]:
+    """A gateway with these policies, and the upstream that it faces."""
+    async with (
+        ScriptedUpstream(answer=answer) as upstream,
+        run_gateway(environment(upstream.url, redis_url, policies=directory), speed=speed) as gateway,
+    ):
+        yield upstream, gateway
+
+
 def transaction(**differing: object) -> dict[str, Any]:
     return {
         "id": "t-1",
@@ -176,12 +189,8 @@ async def test_what_may_be_anothers_is_never_taken(
     found: dict[str, Any], told: str, redis_url: str, policies: Write
 ) -> None:
     text = SUBMIT.replace("attempts: 8", "attempts: 2")
-    async with (
-        ScriptedUpstream(answer=Listing(found)) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text)), speed=SLOW
-        ) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=text)
+    async with cut_by(Listing(found), directory, redis_url) as (_, gateway):
         response = await gateway.submit()
         metrics = await gateway.metrics()
 
@@ -190,12 +199,8 @@ async def test_what_may_be_anothers_is_never_taken(
 
 
 async def test_the_one_that_is_the_callers_own_is_taken(redis_url: str, policies: Write) -> None:
-    async with (
-        ScriptedUpstream(answer=Listing(transaction())) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
-        ) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=SUBMIT)
+    async with cut_by(Listing(transaction()), directory, redis_url) as (upstream, gateway):
         response = await gateway.submit()
 
     assert (response.status, (await response.json())["id"]) == (200, "t-1")
@@ -206,24 +211,17 @@ async def test_the_one_that_is_the_callers_own_is_taken(redis_url: str, policies
 
 
 async def test_two_under_one_id_are_nobodys(redis_url: str, policies: Write) -> None:
-    async with (
-        ScriptedUpstream(answer=Listing(transaction(), transaction(id="t-2"))) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
-        ) as gateway,
-    ):
+    async with cut_by(
+        Listing(transaction(), transaction(id="t-2")), policies(callers=CALLERS, all=SUBMIT), redis_url
+    ) as (_, gateway):
         response = await gateway.submit()
 
     assert (response.status, gateway.records()[-1]["recovery"]) == (504, "reused")
 
 
 async def test_a_list_that_may_not_be_read_is_not_asked_for_again(redis_url: str, policies: Write) -> None:
-    async with (
-        ScriptedUpstream(answer=Listing(list_status="403 Forbidden")) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
-        ) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=SUBMIT)
+    async with cut_by(Listing(list_status="403 Forbidden"), directory, redis_url) as (_, gateway):
         response = await gateway.submit()
         metrics = await gateway.metrics()
 
@@ -233,12 +231,8 @@ async def test_a_list_that_may_not_be_read_is_not_asked_for_again(redis_url: str
 
 async def test_without_the_clause_nothing_is_looked_up(redis_url: str, policies: Write) -> None:
     text = "match: {operations: ['*']}\ndedup: {mode: enforce, window: 24h}\n"
-    async with (
-        ScriptedUpstream(answer=Listing(transaction())) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=text)), speed=SLOW
-        ) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=text)
+    async with cut_by(Listing(transaction()), directory, redis_url) as (upstream, gateway):
         response = await gateway.submit()
 
     assert (response.status, len(upstream.requests), gateway.records()[-1]["recovery"]) == (504, 1, "")
@@ -262,10 +256,7 @@ async def test_an_id_that_we_made_and_a_caller_uses_again_finds_nobody_elses_ans
         else:
             await listing(request, writer)
 
-    async with (
-        ScriptedUpstream(answer=first_good_then_cut) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(**files)), speed=SLOW) as gateway,
-    ):
+    async with cut_by(first_good_then_cut, policies(**files), redis_url) as (upstream, gateway):
         first = await gateway.submit()
         made = first.headers["x-optum-correlation-id"]
         other_day = BODY | {"encounter": {"dateOfService": "20260131", "serviceTypeCodes": ["98"]}}
@@ -279,22 +270,16 @@ async def test_an_id_that_we_made_and_a_caller_uses_again_finds_nobody_elses_ans
 
 
 async def test_a_504_that_comes_at_once_is_an_outage_and_nobody_waits_for_it(redis_url: str, policies: Write) -> None:
-    async with (
-        ScriptedUpstream(answer=Listing(transaction())) as upstream,
-        run_gateway(environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT))) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=SUBMIT)
+    async with cut_by(Listing(transaction()), directory, redis_url, speed=1.0) as (upstream, gateway):
         response = await gateway.submit()
 
     assert (response.status, len(upstream.requests), gateway.records()[-1]["recovery"]) == (504, 1, "")
 
 
 async def test_a_list_that_may_not_be_read_costs_nobody_the_token(redis_url: str, policies: Write) -> None:
-    async with (
-        ScriptedUpstream(answer=Listing(list_status="401 Unauthorized")) as upstream,
-        run_gateway(
-            environment(upstream.url, redis_url, policies=policies(callers=CALLERS, all=SUBMIT)), speed=SLOW
-        ) as gateway,
-    ):
+    directory = policies(callers=CALLERS, all=SUBMIT)
+    async with cut_by(Listing(list_status="401 Unauthorized"), directory, redis_url) as (upstream, gateway):
         response = await gateway.submit()
 
     assert (response.status, gateway.records()[-1]["recovery"]) == (504, "unavailable")
