@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SHIPPING := $(VENV)/.shipping
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs lock bench clean
+.PHONY: help setup demo test lint format docs shipping lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -38,7 +39,9 @@ format: $(STAMP) ## Rewrite the code in the house's style
 docs: $(STAMP) ## Rewrite what is generated in docs/ and policies/
 	@$(BIN)/python tools/generate_docs.py
 
-lock: $(STAMP) ## Rewrite requirements.lock from pyproject.toml
+shipping: $(SHIPPING) ## Install what the tests of chart, manifests and Dockerfile need (400 MB)
+
+lock: $(STAMP) ## Rewrite the lock files from pyproject.toml
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet uv==0.13.9
 	@$(BIN)/python tools/lock.py
 
@@ -55,4 +58,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv --without-pip --clear $(VENV)
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(SHIPPING): requirements-shipping.lock $(STAMP)
+	@echo "adding what looks at chart, manifests and Dockerfile to $(VENV) (once) ..."
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -10,7 +10,8 @@ import pytest
 from tests.running import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -27,14 +28,26 @@ def pinned(text: str) -> set[str]:
     return names(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
 
 
-def test_every_distribution_is_pinned_with_hashes() -> None:
-    entries = re.findall(r"^[a-z0-9.-]+==[^\s]+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", LOCK, re.MULTILINE)
-    assert len(entries) == len(re.findall(r"^[a-z0-9.-]+==", LOCK, re.MULTILINE)) > 40
+every_lock = pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda file: file.name)
 
 
-def test_the_lock_names_no_index() -> None:
-    assert "://" not in LOCK
-    assert "--index" not in LOCK
+@every_lock
+def test_every_distribution_is_pinned_with_hashes(lock: Path) -> None:
+    text = lock.read_text()
+    entries = re.findall(r"^[a-z0-9.-]+==[^\s]+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^[a-z0-9.-]+==", text, re.MULTILINE)) > 10
+
+
+@every_lock
+def test_a_lock_names_no_index(lock: Path) -> None:
+    assert "://" not in lock.read_text()
+    assert "--index" not in lock.read_text()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_what_a_group_of_tools_asks_for_is_locked_in_its_file(group: str) -> None:
+    lock = (ROOT / f"requirements-{group}.lock").read_text()
+    assert names(GROUPS[group]) <= pinned(lock)
 
 
 @pytest.mark.parametrize(
