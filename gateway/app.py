@@ -35,8 +35,9 @@ from gateway.http.upstream import CallObservers, Upstream, open_session
 from gateway.in_flight import InFlight
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
+from gateway.policy.documents import PolicyFilesError
 from gateway.policy.explain import describe
-from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.files import PolicySet, load
 from gateway.recovery.step import RecoverStep
 from gateway.recovery.step import Sources as RecoverySources
 from gateway.recovery.store import IdStore

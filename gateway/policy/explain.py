@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.operations import OperationName
-from gateway.policy.files import PolicySet, Source
+from gateway.policy.documents import Source
+from gateway.policy.files import PolicySet
 from gateway.policy.model import Caller, Policy
 
 _DEFAULT = "default"

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.files import PolicyFilesError, PolicySet, load
+from gateway.policy.documents import PolicyFilesError
+from gateway.policy.files import PolicySet, load
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 

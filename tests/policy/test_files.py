@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.operations import OperationName
-from gateway.policy.files import PolicyFilesError, PolicySet, Problem, load
+from gateway.policy.documents import PolicyFilesError, Problem
+from gateway.policy.files import PolicySet, load
 from gateway.policy.model import Timeout
 
 Files = Mapping[str, str | bytes]

@@ -1,0 +1,121 @@
+"""One policy file as a document: what it says, where each value stands, and what hinders reading it.
+
+Rules
+- A problem names file, line and path, what was found and what is expected.
+- Of what cannot be read nothing is quoted: it may be a secret.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+_BEFORE_A_QUOTE: Final = re.compile(r"(?:[^'\"\n]|'(?:[^'\"\\]|\\[^'\"])')*")  # one sign may stand in quotes
+# What ruamel.yaml raises beside its own errors, on odd tags, dates, directives and depths.
+_ODD_YAML: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+Loc = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing to mend; `str()` is what users see. Line 0: no line of a file, but all of it or a directory."""
+
+    file: str
+    line: int
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        path = self.path.replace("\r", "\\r").replace("\n", "\\n")  # one problem, one line
+        where = f"{path}: " if path else ""
+        return f"{place}: {where}found {self.found}, expected {self.expected}"
+
+
+class Refusal(StrEnum):
+    """Why policy files are not used."""
+
+    UNREADABLE = "unreadable"
+    INVALID = "invalid"
+    EXPOSED = "exposed"
+
+
+class PolicyFilesError(Exception):
+    """The policy files cannot be used; `problems` is everything that must be mended, in order."""
+
+    def __init__(self, problems: Sequence[Problem], refusal: Refusal = Refusal.INVALID) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a document's values stand: its file, and the line of each path in it."""
+
+    file: str
+    lines: Mapping[Loc, int]
+
+    def place(self, *loc: int | str) -> str:
+        """`file:line` of a path that stands in the file, else of its nearest parent."""
+        while loc and loc not in self.lines:
+            loc = loc[:-1]
+        return f"{self.file}:{self.lines.get(loc, 1)}"
+
+    def problem(self, found: str, expected: str, *loc: int | str) -> Problem:
+        """A problem at a path of this file."""
+        line = int(self.place(*loc).rpartition(":")[2])
+        return Problem(self.file, line, ".".join(str(part) for part in loc), found, expected)
+
+    def has(self, *loc: int | str) -> bool:
+        """Whether the file itself states this path."""
+        return loc in self.lines
+
+
+def read_document(file: str, content: bytes) -> tuple[CommentedMap, Source, list[Problem]]:
+    """Return the document, where its values stand, and what hinders reading it."""
+    empty = CommentedMap()
+    try:
+        document = YAML(typ="rt", pure=True).load(content.decode())
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        found = "a key a second time" if isinstance(error, DuplicateKeyError) else _said(error.problem or "")
+        return empty, Source(file, {}), [Problem(file, line, "", found, "one YAML 1.2 document, each key once")]
+    except UnicodeDecodeError:
+        return empty, Source(file, {}), [Problem(file, 1, "", "bytes that are not UTF-8", "UTF-8 text")]
+    except (YAMLError, *_ODD_YAML):
+        return empty, Source(file, {}), [Problem(file, 1, "", "a syntax error", "one YAML 1.2 document")]
+    if not isinstance(document, CommentedMap):
+        found = "an empty file" if document is None else "no mapping"
+        return empty, Source(file, {}), [Problem(file, 1, "", found, "a mapping with `match:` or `callers:`")]
+    return document, Source(file, MappingProxyType(_lines(document))), []
+
+
+def _said(problem: str) -> str:
+    """The parser's own words up to where it quotes the file: what it quotes may be a secret."""
+    match = _BEFORE_A_QUOTE.match(problem)
+    words = match[0].strip(" ,:(") if match is not None else ""
+    return f"a syntax error ({words})" if words else "a syntax error"
+
+
+def _lines(node: object, loc: Loc = ()) -> dict[Loc, int]:
+    lines: dict[Loc, int] = {}
+    if isinstance(node, CommentedMap):
+        for key, value in node.items():
+            if key in (node.lc.data or {}):  # what a merge key brought along has no place of its own
+                lines[(*loc, key)] = node.lc.key(key)[0] + 1
+            lines |= _lines(value, (*loc, key))
+    elif isinstance(node, CommentedSeq):
+        for index, value in enumerate(node):
+            lines[(*loc, index)] = node.lc.item(index)[0] + 1
+            lines |= _lines(value, (*loc, index))
+    return lines
