@@ -1,19 +1,15 @@
 """The composition root: the only place where things are built and joined."""
 
-import asyncio
-import gc
 import importlib.metadata
 import math
 import os
 import platform
 import random
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -35,15 +31,15 @@ from gateway.http.upstream import CallObservers, Upstream, open_session
 from gateway.in_flight import InFlight
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
-from gateway.policy.documents import PolicyFilesError
 from gateway.policy.explain import describe
-from gateway.policy.files import PolicySet, load
+from gateway.policy.files import PolicySet
 from gateway.recovery.step import RecoverStep
 from gateway.recovery.step import Sources as RecoverySources
 from gateway.recovery.store import IdStore
+from gateway.reload import Policies
 from gateway.sealing import Sealing
 from gateway.settings import Address, Settings, variable
-from gateway.start import StartError, affordable, first_token, open_store, refuse_exposure, ring_and_url
+from gateway.start import StartError, affordable, first_token, open_store, ring_and_url
 from gateway.store import Store
 from gateway.subscription import Subscription
 from gateway.telemetry.log import Log, log_call, log_record, log_recovery
@@ -61,51 +57,13 @@ _CLEANUP_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway that listens."""
+    """A gateway that listens. `adopt` lets other policies govern whoever comes from then on."""
 
     ingress: Ingress
     flights: Flights
     traffic: web.TCPSite
-    metrics: Metrics
-
-    async def drain(self, timeout_s: float, hurrying: asyncio.Event) -> bool:
-        """Accept nothing new, and let what is in flight end, awaited or not; return whether all of it did."""
-        self.ingress.drain()
-        await self.traffic.stop()
-        waits = [asyncio.create_task(self._idle()), asyncio.create_task(hurrying.wait())]
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        return self.ingress.in_flight == 0
-
-    async def _idle(self) -> None:
-        await self.ingress.idle()
-        await self.flights.idle()
-
-
-def run(settings: Settings, log: Log) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 0 if every request in flight ended, else 1.
-
-    A second signal ends the wait for requests in flight. Raises StartError and PolicyFilesError.
-    """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings, log))
-
-
-async def _serve(settings: Settings, log: Log) -> int:
-    stopping, hurrying = asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _next_of, stopping, hurrying)
-    async with open_gateway(settings, log) as gateway:
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGHUP, _look_at_policies, settings.policies, gateway.metrics, log
-        )
-        _spare_the_garbage_collector()
-        await stopping.wait()
-        log.info("draining", in_flight=gateway.ingress.in_flight)
-        drained = await gateway.drain(settings.drain_timeout_s, hurrying)
-        log.info("stopped", in_flight=gateway.ingress.in_flight, drained=drained)
-    return 0 if drained else 1
+    policies: Policies
+    adopt: Callable[[PolicySet], None]
 
 
 @asynccontextmanager
@@ -118,9 +76,8 @@ async def open_gateway(
 
     `now` is the clock of what is measured, never of what is limited. Raises StartError and PolicyFilesError.
     """
-    policies = load(settings.policies)
-    refuse_exposure(policies, settings)
-    metrics = _metrics(policies, log)
+    metrics = _metrics(log)
+    policies = Policies(settings, metrics, log)
     in_flight = InFlight()
     sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
@@ -133,7 +90,7 @@ async def open_gateway(
         sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
-        if any(policy.token.inject for policy in policies.policies):
+        if any(policy.token.inject for policy in policies.current.policies):
             await first_token(keeper, settings, log)
         urgent = new_store()  # a line of its own: those who wait cannot starve it
         stack.push_async_callback(urgent.close)
@@ -145,9 +102,7 @@ async def open_gateway(
                 flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
             ),
             recover=RecoverStep(
-                IdStore(store, sealing),
-                _recovery_sources(metrics, log, now),
-                is_wanted=any(policy.recover.within for policy in policies.policies),
+                IdStore(store, sealing), _recovery_sources(metrics, log, now), policies.current.recovers
             ),
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
@@ -158,7 +113,8 @@ async def open_gateway(
         limits = Limits(
             in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
         )
-        ingress = Ingress(Pipeline(policies, steps), limits, sockets, in_flight, _observers(metrics, log, traces, now))
+        pipeline = Pipeline(policies.current, steps)
+        ingress = Ingress(pipeline, limits, sockets, in_flight, _observers(metrics, log, traces, now))
         metrics.watch(
             in_flight=in_flight,
             now=now,
@@ -169,29 +125,28 @@ async def open_gateway(
         view = AdminView(
             exposition=metrics.exposition,
             is_ready=lambda: not ingress.is_draining,
-            policies=lambda: describe(policies),
+            policies=lambda: describe(policies.current),
         )
         admin = await _listen(stack, _admin_runner(view), "admin_listen", settings.admin_listen)
         traffic = await _listen(stack, _traffic_runner(ingress), "listen", settings.listen)
-        longest_s = max(p.timeout.connect + p.timeout.answer + p.recover.within for p in policies.policies)
-        if settings.drain_timeout_s < longest_s:
-            log.warning(
-                "notice",
-                notice=f"{variable('drain_timeout_s')} is {settings.drain_timeout_s:g}: a call and its recovery may "
-                f"take {longest_s:g} s, and what a stop cuts short is asked, and paid for, again",
-            )
-        for notice in policies.notices:
-            log.warning("notice", notice=notice)
+
+        def adopt(adopted: PolicySet) -> None:
+            pipeline.adopt(adopted)
+            steps.recover.adopt(is_wanted=adopted.recovers)
+            _known(adopted, settings, metrics, log)
+
+        _known(policies.current, settings, metrics, log)
         log.info(
             "listening",
             version=VERSION,
             listen=_name(traffic),
             admin_listen=_name(admin),
-            policies=len(policies.policies),
-            callers=len(policies.callers),
+            policies=len(policies.current.policies),
+            callers=len(policies.current.callers),
+            digest=policies.current.digest,
             redis="embedded" if settings.is_embedded else "external",
         )
-        yield Gateway(ingress, flights, traffic, metrics)
+        yield Gateway(ingress, flights, traffic, policies, adopt)
 
 
 def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
@@ -250,18 +205,30 @@ def _token_keeper(
     )
 
 
-def _metrics(policies: PolicySet, log: Log) -> Metrics:
+def _metrics(log: Log) -> Metrics:
     metrics = Metrics(
         version=VERSION,
         python_version=platform.python_version(),
         fetch_results=FetchResult,
-        payers={payer for policy in policies.policies for payer in policy.metrics.payers},
-        callers=policies.callers,
         wall_now=time.time,
     )
-    metrics.policies_read(is_good=True)
     log.on_skipped(metrics.lines_skipped)
     return metrics
+
+
+def _known(policies: PolicySet, settings: Settings, metrics: Metrics, log: Log) -> None:
+    """Tell the metrics whom the policies name, and the log what their author may not think of."""
+    payers = {payer for policy in policies.policies for payer in policy.metrics.payers}
+    metrics.expect(callers=policies.callers, payers=payers)
+    longest_s = max(p.timeout.connect + p.timeout.answer + p.recover.within for p in policies.policies)
+    if settings.drain_timeout_s < longest_s:
+        log.warning(
+            "notice",
+            notice=f"{variable('drain_timeout_s')} is {settings.drain_timeout_s:g}: a call and its recovery may "
+            f"take {longest_s:g} s, and what a stop cuts short is asked, and paid for, again",
+        )
+    for notice in policies.notices:
+        log.warning("notice", notice=notice)
 
 
 def _traces(settings: Settings) -> Traces | NoTraces:
@@ -354,41 +321,5 @@ def _age(keeper: TokenKeeper) -> float:
     return time.monotonic() - keeper.token.received_at if keeper.token is not None else math.nan
 
 
-def _spare_the_garbage_collector() -> None:
-    """Leave what was built at start out of every collection, and collect less often.
-
-    A full collection walks some hundred thousand objects that never die, while requests wait. Measured: an
-    eighth of the CPU of a request. What a request makes is freed by counting references, collected or not.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
-
-
-def _look_at_policies(directory: Path, metrics: Metrics, log: Log) -> None:
-    """Say whether the next start would find them good; those in force stay."""
-    try:
-        load(directory)
-    except PolicyFilesError as error:
-        metrics.policies_read(is_good=False)
-        for problem in error.problems:
-            log.warning("policies cannot be used", notice=str(problem))
-    else:
-        metrics.policies_read(is_good=True)
-        log.info("policies are good", notice="restart to use them: SIGHUP only looks at them")
-
-
-def _next_of(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:
-    (hurrying if stopping.is_set() else stopping).set()
-
-
 def _new_id() -> str:
     return str(uuid_utils.uuid7())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - absent on some platforms
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

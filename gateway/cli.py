@@ -80,9 +80,11 @@ def serve() -> None:
     Needs GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_CLIENT_ID, GATEWAY_UPSTREAM_CLIENT_SECRET, GATEWAY_REDIS_URL and,
     unless that is `embedded`, GATEWAY_KEYS; each may be given as …_FILE.
 
-    Exit codes: 0 ended with nothing lost, 1 ended with requests still in flight, 2 cannot start.
+    SIGHUP has the policy files read at once, SIGTERM lets what is in flight end.
+
+    Exit codes: 0 ended with nothing cut short, 1 something in flight had to be handed over, 2 cannot start.
     """
-    from gateway.app import run
+    from gateway.process import run
     from gateway.start import StartError
     from gateway.telemetry.log import open_log
 
@@ -169,7 +171,7 @@ def check(
     for notice in found.notices:
         print(f"notice: {notice}", file=sys.stderr)
     counted = f"{_count(found.policies, 'policy', 'policies')}, {_count(found.callers, 'caller', 'callers')}"
-    print(f"{policies}: {counted}, no problem")
+    print(f"{policies}: {counted}, no problem, digest {found.digest[:12]}")
 
 
 class Format(StrEnum):

@@ -279,7 +279,7 @@ class Internal(GatewayError):
 
 
 class Stopped(GatewayError):
-    """The process ended before the answer came; nobody is told but the log."""
+    """The process had to end before the answer came."""
 
     code = "stopped"
     status = 503

@@ -17,7 +17,7 @@ telemetry      one record, when the reply has left
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 from multidict import CIMultiDict
 
@@ -60,9 +60,14 @@ class Pipeline:
     """Answers one request at a time, any number of them at once."""
 
     def __init__(self, policies: PolicySet, steps: Steps) -> None:
+        last: Forward = steps.upstream
+        self._forward = reduce(lambda forward, step: partial(step, forward), reversed(steps.in_order()), last)
+        self.adopt(policies)
+
+    def adopt(self, policies: PolicySet) -> None:
+        """Let these govern whoever comes from now on; who is in flight keeps the policy that it began with."""
         self._policies = policies
         self._callers = Callers(policies.callers)
-        self._forward = _chain(steps.in_order(), steps.upstream)
 
     def admit(self, exchange: Exchange) -> None:
         """Say who asks for what, and what governs it; the head alone decides. Raises GatewayError for a refusal."""
@@ -111,10 +116,3 @@ class Pipeline:
         if exchange.policy is None:
             raise NoPolicy
         exchange.subtenant = choose_subtenant(inbound.headers, exchange.policy.headers, exchange.asking.entry)
-
-
-def _chain(steps: Sequence[Step], last: Forward) -> Forward:
-    forward = last
-    for step in reversed(steps):
-        forward = partial(step, forward)
-    return forward

@@ -77,6 +77,12 @@ def _upstream_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _directory(value: object) -> object:
+    if value == "":  # which is the working directory to pathlib
+        raise ValueError("a directory")
+    return value
+
+
 def _collector_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
         raise ValueError("http://HOST[:PORT] or https://, without credentials, query or fragment")
@@ -114,6 +120,18 @@ class Settings(BaseModel):
         description="Where Prometheus, Kubernetes and operators come in: HOST:PORT.",
     )
     policies: Path = Field(default=Path("policies"), description="The directory of policy files.")
+    policies_poll_s: float = Field(
+        default=5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often that directory is looked at, in seconds; what has changed is in force from then on. 0: "
+        "only on SIGHUP.",
+    )
+    policies_last_good: Annotated[Path, BeforeValidator(_directory)] | None = Field(
+        default=None,
+        description="A directory in which the last good policy files are kept, for a start that finds others which "
+        "cannot be used; without it such a start fails.",
+    )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         description="`embedded` for the bundled Valkey, or the URL of a Redis: `redis://`, `rediss://`, `unix://`, "
         "`redis+sentinel://` or `redis+cluster://`.",
@@ -165,11 +183,17 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="For an answer of Redis; what takes longer passes as if there were no Redis.",
     )
+    drain_grace_s: float = Field(
+        default=5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="After SIGTERM, to go on accepting while `/readyz` says 503 and load balancers hear of it.",
+    )
     drain_timeout_s: float = Field(
         default=150.0,
         ge=0,
         allow_inf_nan=False,
-        description="After SIGTERM, for requests in flight to end.",
+        description="After that grace, for requests in flight to end; what has not is handed over.",
     )
     allow_public_anonymous: bool = Field(
         default=False,

@@ -13,8 +13,6 @@ from typing import Final
 from gateway.connect import StoreUrlError
 from gateway.embedded import EmbeddedUnavailable, EmbeddedValkey
 from gateway.operations import TOKEN_PATH
-from gateway.policy.files import PolicySet
-from gateway.policy.model import ANONYMOUS
 from gateway.sealing import Key, new_key
 from gateway.settings import Settings, variable
 from gateway.store import Store, StoreUnavailable
@@ -36,17 +34,6 @@ _REDIS_TROUBLE: Final = {
 
 class StartError(Exception):
     """The gateway cannot start; the message is one sentence for whoever started it."""
-
-
-def refuse_exposure(policies: PolicySet, settings: Settings) -> None:
-    """Nobody beyond this machine comes in without credentials, unless that is wanted."""
-    if ANONYMOUS not in policies.callers or settings.listen.is_loopback or settings.allow_public_anonymous:
-        return
-    place = policies.caller_sources[ANONYMOUS].place("callers", ANONYMOUS)
-    raise StartError(
-        f"{place}: found the caller 'anonymous' with a listener beyond this machine ({settings.listen}), expected "
-        f"callers with secrets, or {variable('allow_public_anonymous')}=true where the network is the boundary",
-    )
 
 
 def ring_and_url(settings: Settings, stack: AsyncExitStack) -> tuple[tuple[Key, ...], str]:

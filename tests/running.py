@@ -97,7 +97,12 @@ class GatewayProcess(Process):
         super().__init__(
             "serve",
             open_files=open_files,
-            environment={"GATEWAY_LISTEN": "127.0.0.1:0", "GATEWAY_ADMIN_LISTEN": "127.0.0.1:0", **environment},
+            environment={
+                "GATEWAY_LISTEN": "127.0.0.1:0",
+                "GATEWAY_ADMIN_LISTEN": "127.0.0.1:0",
+                "GATEWAY_DRAIN_GRACE_S": "0",  # no load balancer has to hear of an end
+                **environment,
+            },
         )
         listening: dict[str, Any] = json.loads(self.wait_for('"listening"'))
         self.url = f"http://{listening['listen']}"

@@ -19,8 +19,9 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("demo",),
-    ("app", "forget", "simulator"),
-    ("start",),
+    ("process", "forget", "simulator"),
+    ("app",),
+    ("start", "reload"),
     ("http", "pipeline"),
     ("headers", "token", "callers", "dedup", "recovery", "discovery", "telemetry"),
     ("exchange", "in_flight"),
@@ -31,9 +32,11 @@ ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
 TOPS = {
     "cli": ("__main__",),
-    "app": ("cli", "demo"),
+    "process": ("cli",),
+    "app": ("process", "demo"),
     "forget": ("cli",),
-    "start": ("app", "cli"),
+    "start": ("app", "cli", "reload"),
+    "reload": ("app",),
     "simulator": ("cli", "demo"),
     "demo": ("cli",),
 }
@@ -71,6 +74,7 @@ MAY_READ_FILES = {
     "policy/documents.py": frozenset({"ruamel"}),
     "policy/mistakes.py": frozenset({"ruamel"}),
     "policy/files.py": frozenset({"pathlib", "ruamel"}),
+    "policy/last_good.py": frozenset({"pathlib"}),
 }
 ENVIRONMENT = ("cli.py", "demo/stage.py")  # the latter hands it on to the processes it starts
 BANNED_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types")

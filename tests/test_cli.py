@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.policy.files import load
 from gateway.policy.schema import policy_schema
 from tests.running import ROOT
 
@@ -41,7 +42,8 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_the_shipped_policies_have_no_problem() -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "policies: 3 policies, 1 caller, no problem\n"
+    digest = load(ROOT / "policies").digest[:12]
+    assert done.stdout == f"policies: 3 policies, 1 caller, no problem, digest {digest}\n"
 
 
 def test_check_reports_every_problem_of_every_file_and_exits_with_2(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     """
 
     key: bytes
-    group: int
+    group: str
     window: Window
     correlation_id: str
     may_bypass_store: bool

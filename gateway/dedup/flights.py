@@ -88,7 +88,7 @@ class Flights:
     def __init__(self, fleet: Fleet, sources: Sources) -> None:
         self._fleet = fleet
         self._sources = sources
-        self._flights: dict[tuple[bytes, int], _Flight] = {}
+        self._flights: dict[tuple[bytes, str], _Flight] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leased: set[_Flight] = set()
         self._renewing: asyncio.TimerHandle | None = None  # one for all: a timer a flight costs more than its lease

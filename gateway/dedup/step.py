@@ -64,7 +64,7 @@ class DedupStep:
         self._now = now
         self._upstream = upstream
         self._credential = credential
-        self._rules: dict[int, _Rules] = {}
+        self._rules: dict[str, _Rules] = {}
         self._callers: dict[str, str] = {}
         self._alone = asyncio.Semaphore(_ALONE_AT_ONCE)
 
@@ -133,7 +133,7 @@ class DedupStep:
         )
         return Terms(
             key=key,
-            group=id(policy),
+            group=rules.clause.digest,
             window=rules.window,
             correlation_id=exchange.correlation_id,
             may_bypass_store=rules.clause.store_unavailable == "bypass",
@@ -147,9 +147,9 @@ class DedupStep:
         return digest
 
     def _rules_of(self, clause: DedupClause) -> _Rules:
-        rules = self._rules.get(id(clause))
+        rules = self._rules.get(clause.digest)
         if rules is None:
-            rules = self._rules[id(clause)] = _Rules(clause, field_rules(clause.fields), window_of(clause))
+            rules = self._rules[clause.digest] = _Rules(clause, field_rules(clause.fields), window_of(clause))
         return rules
 
     # --- while it lasts ----------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ class Ingress:
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
+        self._is_stopping = False
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
 
     @property
     def in_flight(self) -> int:
@@ -129,6 +131,12 @@ class Ingress:
     def drain(self) -> None:
         """From now on every reply asks its connection to close."""
         self._is_draining = True
+
+    def stop(self) -> None:
+        """Tell whoever still waits that there will be no answer here."""
+        self._is_stopping = True
+        for task in self._tasks.values():
+            task.cancel()
 
     async def idle(self) -> None:
         """Return when no request is being worked on."""
@@ -156,6 +164,7 @@ class Ingress:
             trace=self._observers.begin_trace(trace_of(raw.headers.getall("traceparent", ()))),
         )
         self._waiting.add(exchange)
+        self._tasks[exchange] = raw.task
         self._idle.clear()
         if isinstance(raw, Request):
             raw.on_left = partial(self._left, exchange)
@@ -171,6 +180,7 @@ class Ingress:
             if isinstance(raw, Request):
                 raw.is_over()
             self._waiting.discard(exchange)
+            del self._tasks[exchange]
             if not self._waiting:
                 self._idle.set()
 
@@ -190,6 +200,11 @@ class Ingress:
             return await self._pipeline.answer(exchange), ""
         except GatewayError as error:
             return problem_reply(error, exchange.correlation_id), error.code
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            raw.task.uncancel()
+            return problem_reply(Stopped(), exchange.correlation_id), Stopped.code
         except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
             self._observers.on_defect(defect)
             return problem_reply(Internal(), exchange.correlation_id), Internal.code

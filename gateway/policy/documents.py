@@ -41,6 +41,13 @@ class Problem:
         return f"{place}: {where}found {self.found}, expected {self.expected}"
 
 
+class Reading(StrEnum):
+    """What came of reading the policy files, where they were good."""
+
+    ADOPTED = "adopted"
+    UNCHANGED = "unchanged"
+
+
 class Refusal(StrEnum):
     """Why policy files are not used."""
 

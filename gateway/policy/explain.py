@@ -57,6 +57,7 @@ def explain(policies: PolicySet, operation: OperationName, caller: str) -> Expla
 def describe(policies: PolicySet) -> dict[str, object]:
     """Everything in force as JSON values: no secret, and no digest of one."""
     return {
+        "digest": policies.digest,
         "policies": {policy.name: _document(policy) for policy in policies.policies},
         "callers": {name: _entry(caller) for name, caller in policies.callers.items()},
         "notices": list(policies.notices),

@@ -69,6 +69,11 @@ class PolicySet:
         return frozenset(named.union(*chosen))
 
     @property
+    def recovers(self) -> bool:
+        """Whether any policy has what was cut looked up."""
+        return any(policy.recover.within for policy in self.policies)
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What is valid and yet not what its author may think."""
         return tuple(

@@ -5,6 +5,7 @@ Rules
 - Nothing here reads files, clocks or the environment.
 """
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
@@ -226,6 +227,11 @@ class DedupClause(_Clause):
         default="bypass",
         description="Without Redis: bypass asks the upstream (once for each process), reject refuses with 503.",
     )
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for clauses that say the same, in whichever policy and after whichever reload."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class RecoverClause(_Clause):

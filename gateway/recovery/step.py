@@ -12,6 +12,7 @@ Rules
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from gateway.exchange import CORRELATION_ID, Exchange, Forward, Inbound, Outboun
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
 from gateway.policy.model import Policy, RecoverClause
 from gateway.recovery.find import Ambiguous, There, get_target, is_answer, list_target, read_list
-from gateway.recovery.store import IdStore
+from gateway.recovery.store import NOTED_S, IdStore
 from gateway.recovery.subject import Subject, subject_of
 from gateway.store import StoreUnavailable
 
@@ -61,12 +62,19 @@ class _Submission(Struct, frozen=True):
 class RecoverStep:
     """After it, a submission that was cut has its answer, if the upstream has it in time and the id is unique."""
 
-    def __init__(self, ids: IdStore, sources: Sources, *, is_wanted: bool) -> None:
+    def __init__(self, ids: IdStore, sources: Sources, is_wanted: bool) -> None:  # noqa: FBT001 - the policies' word
         """`is_wanted`: whether any policy has the clause."""
         self._ids = ids
         self._sources = sources
         self._is_wanted = is_wanted
+        self._noted_since = -math.inf
         self._asking = asyncio.Semaphore(_LOOKUPS)
+
+    def adopt(self, *, is_wanted: bool) -> None:
+        """Begin to note ids, or cease to, while the process runs."""
+        if is_wanted and not self._is_wanted:
+            self._noted_since = self._sources.now()
+        self._is_wanted = is_wanted
 
     async def __call__(self, forward: Forward, exchange: Exchange, outbound: Outbound, /) -> Reply:
         """Send, and look up what was cut. Raises what `forward` raises, where nothing is found."""
@@ -74,7 +82,8 @@ class RecoverStep:
             return await forward(exchange, outbound)
         owner, sent_at = self._sources.new_id(), self._sources.wall_now()
         # Every id is noted, whoever made it and whatever the policy: a caller may take one from a reply.
-        is_unique = await self._is_ours(exchange, owner) or CORRELATION_ID not in exchange.inbound.headers
+        is_ours = await self._is_ours(exchange, owner) and self._knows_who_used()
+        is_unique = is_ours or CORRELATION_ID not in exchange.inbound.headers
         if not exchange.governing.recover.within:
             return await forward(exchange, outbound)
         recover = partial(self._recover, forward, exchange, owner if is_unique else "", sent_at)
@@ -185,6 +194,10 @@ class RecoverStep:
         if not is_answer(reply.body, there, exchange.correlation_id, submission.sent_at, submission.subject):
             return Recovery.REUSED
         return reply if await self._is_ours(exchange, submission.owner) else Recovery.REUSED
+
+    def _knows_who_used(self) -> bool:
+        """Whether ids were noted for so long that whoever used one before is known."""
+        return self._sources.now() - self._noted_since >= NOTED_S
 
     async def _is_ours(self, exchange: Exchange, owner: str) -> bool:
         try:

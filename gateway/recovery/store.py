@@ -14,7 +14,7 @@ from gateway.sealing import Sealing
 from gateway.store import Script, ScriptRunner
 
 _PREFIX: Final = "eg:id:"
-_LIFE_MS: Final = 3_600_000
+NOTED_S: Final = 3600
 
 # ARGV: owner, life
 _USE: Final = Script.of(
@@ -37,4 +37,4 @@ class IdStore:
     async def use(self, correlation_id: str, owner: str) -> bool:
         """Use an id; return whether this owner is the only one that has. Raises StoreUnavailable."""
         key = (_PREFIX + self.sealing.name("correlation", correlation_id)).encode()
-        return bool(await self.runner.run(_USE, key, owner, _LIFE_MS))
+        return bool(await self.runner.run(_USE, key, owner, NOTED_S * 1000))

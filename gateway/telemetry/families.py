@@ -16,6 +16,7 @@ from prometheus_client import Histogram as ClientHistogram
 from gateway.errors import every_problem
 from gateway.exchange import OTHER_PAYER, OUTCOMES, Recovery
 from gateway.operations import QUESTIONS
+from gateway.policy.documents import Reading, Refusal
 from gateway.telemetry.series import Histograms, Numbers
 from gateway.telemetry.timeouts import NO_OUTCOME, OTHER_OUTCOME, TimedOut
 
@@ -37,13 +38,11 @@ class Families:
     wants to read them one by one.
     """
 
-    def __init__(
-        self, *, version: str, python_version: str, fetch_results: Iterable[str], payers: Iterable[str]
-    ) -> None:
+    def __init__(self, *, version: str, python_version: str, fetch_results: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self._few = CollectorRegistry()
         self.many: list[Numbers | Histograms] = []
-        self.payers = tuple(sorted({*payers, OTHER_PAYER}))
+        self.payers: tuple[str, ...] = ()
         info = Info(f"{_PREFIX}build", "What is running.", registry=self._few)
         info.info({"version": version, "python_version": python_version})
         self._declare_requests()
@@ -54,11 +53,18 @@ class Families:
         self.few = tuple(self._few._collector_to_names)  # noqa: SLF001 - the only list there is
         for collector in (*self.few, *self.many):
             self.registry.register(collector)
+        self.expect((), ())
 
-    def expect(self, callers: Iterable[str]) -> None:
-        """Have what is asked about most from the start: where a series is born with an event, nobody sees the event."""
+    def expect(self, callers: Iterable[str], payers: Iterable[str]) -> None:
+        """Have what is asked about most from the start: where a series is born with an event, nobody sees the event.
+
+        Payers and callers that were expected before stay: a counter that goes away is one that has lost its history.
+        """
+        self.payers = tuple(sorted({*self.payers, *payers, OTHER_PAYER}))
         for operation in QUESTIONS:
             for payer in self.payers:
+                for by in (TimedOut.CLEARINGHOUSE, TimedOut.ENTERPRISE_GATEWAY, TimedOut.GATEWAY, TimedOut.CONNECT):
+                    self.call_timeouts.of(operation, payer, by)
                 for outcome in sorted(OUTCOMES):
                     self.upstream_s.of(operation, payer, outcome, "2xx")
                 self.upstream_s.of(operation, payer, NO_OUTCOME, "none")
@@ -160,9 +166,6 @@ class Families:
             self.lookups.of(operation)
             for result in Recovery:
                 self.recoveries.of(operation, result)
-            for payer in self.payers:
-                for by in (TimedOut.CLEARINGHOUSE, TimedOut.ENTERPRISE_GATEWAY, TimedOut.GATEWAY, TimedOut.CONNECT):
-                    self.call_timeouts.of(operation, payer, by)
 
     def _declare_token(self, fetch_results: Iterable[str]) -> None:
         self.token_fetches = self._counter("token_fetches", "Questions to the upstream's token endpoint.", "result")
@@ -188,6 +191,19 @@ class Families:
         self.reload_at = self._gauge(
             "policies_last_reload_success_timestamp_seconds",
             "When the policy files were last read and good, in seconds since 1970.",
+        )
+        self.reloads = self._counter(
+            "policies_reloads",
+            "Readings of policy files that were new, or asked for: adopted, unchanged, or why they were refused.",
+            "result",
+        )
+        for result in (*Reading, *Refusal):
+            self.reloads.labels(result)
+        self.policies = Info(
+            f"{_PREFIX}policies",
+            "Which policies are in force: the first 12 digits of the SHA-256 of their files, and whether they are "
+            "those of the directory or, because it cannot be used, the last good ones.",
+            registry=self._few,
         )
         self.skipped = self._counter(
             "log_lines_skipped",

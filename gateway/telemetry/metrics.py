@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway.exchange import CallRecord, Decision, DecisionKind, Record, RecoveryRecord, Trace
 from gateway.in_flight import InFlight
+from gateway.policy.documents import Reading, Refusal
 from gateway.policy.model import DedupMode
 from gateway.telemetry.ages import BANDS, ROLES, Ages
 from gateway.telemetry.families import Families
@@ -24,6 +25,7 @@ from gateway.telemetry.series import Exemplar, Histogram, Number
 NO_DECISION: Final = "none"
 _KNOWN_STATUS: Final = frozenset(status.value for status in HTTPStatus)
 _OTHER: Final = "other"
+_DIGEST_CHARS: Final = 12
 _SLICE: Final = 250  # ages worked out at once: some tenths of a millisecond
 
 
@@ -40,18 +42,15 @@ class _PerRequest:
 class Metrics:
     """All metrics of one process. `wall_now` gives seconds since 1970."""
 
-    def __init__(  # noqa: PLR0913 - one fact each
+    def __init__(
         self,
         *,
         version: str,
         python_version: str,
         fetch_results: Iterable[str],
-        payers: Iterable[str] = (),
-        callers: Iterable[str] = (),
         wall_now: Callable[[], float],
     ) -> None:
-        self._all = Families(version=version, python_version=python_version, fetch_results=fetch_results, payers=payers)
-        self._all.expect(callers)
+        self._all = Families(version=version, python_version=python_version, fetch_results=fetch_results)
         self.registry = self._all.registry
         self._wall_now = wall_now
         self._per_request: dict[tuple[str, str, int, str], _PerRequest] = {}
@@ -182,11 +181,21 @@ class Metrics:
         """Note that a breaker has opened, or closed."""
         self._all.breakers_open.inc(1 if is_open else -1)
 
-    def policies_read(self, *, is_good: bool) -> None:
-        """Note that the policy files were read."""
+    def policies_read(self, result: Reading | Refusal) -> None:
+        """Note that the policy files were read, and what came of it."""
+        is_good = isinstance(result, Reading)
+        self._all.reloads.labels(result).inc()
         self._all.reload_ok.set(is_good)
         if is_good:
             self._all.reload_at.set(self._wall_now())
+
+    def policies_in_force(self, digest: str, origin: str) -> None:
+        """Note which policies are in force, and whether they are those of the directory or the last good ones."""
+        self._all.policies.info({"digest": digest[:_DIGEST_CHARS], "origin": origin})
+
+    def expect(self, *, callers: Iterable[str], payers: Iterable[str]) -> None:
+        """Know the callers and payers that the policies name, from now on."""
+        self._all.expect(callers, payers)
 
     def lines_skipped(self, count: int) -> None:
         """Count lines of the log that were not written."""

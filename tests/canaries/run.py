@@ -427,4 +427,7 @@ async def _end(one: Life, *, is_hurried: bool) -> None:
         one.answering.release.set()
         await asked
     one.process.popen.send_signal(signal.SIGTERM)  # or it waits for answers that a hurt Redis has not taken yet
-    one.evidence.replies["in flight at the end"] = (Asked(raw, 0 if is_hurried else 200), await asked)
+    one.evidence.replies["in flight at the end"] = (
+        Asked(raw, 503, "stopped") if is_hurried else Asked(raw, 200),
+        await asked,
+    )

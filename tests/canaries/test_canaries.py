@@ -60,6 +60,7 @@ def test_the_log_told_of_every_request_and_of_nothing_but_events(evidence: Evide
     assert len([line for line in lines if line["event"] == "request"]) >= len(evidence.replies)
     assert evidence.places["traces"].count(b"eligibility_gateway.operation") >= len(evidence.replies)
     assert b"Traceback" not in evidence.places["stderr"]
-    is_lost = not evidence.replies["in flight at the end"][1].raw
+    is_lost = evidence.replies["in flight at the end"][1].code == "stopped"
     assert (b'"code":"stopped"' in evidence.places["stdout"]) is is_lost
-    assert evidence.exit_code == int(is_lost)
+    assert (b'"drained":true' in evidence.places["stdout"]) is (evidence.exit_code == 0)
+    assert evidence.exit_code == 1 or not is_lost

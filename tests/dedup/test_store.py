@@ -170,7 +170,7 @@ async def replicas(store: FlightStore) -> tuple[Replica, Replica]:
 
 
 def asking() -> Terms:
-    return Terms(key=KEY, group=1, window=WINDOW, correlation_id="c", may_bypass_store=False)
+    return Terms(key=KEY, group="one", window=WINDOW, correlation_id="c", may_bypass_store=False)
 
 
 def unheard() -> None:

@@ -16,6 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.app import open_gateway
+from gateway.process import Ending, drain, watching
 from gateway.settings import read_settings
 from gateway.simulator import Options, Simulator
 from gateway.telemetry.log import open_log
@@ -98,6 +99,7 @@ async def run_gateway(
         open_gateway(
             read_settings(variables), open_log("debug", output), now=lambda: time.monotonic() * speed
         ) as gateway,
+        watching(gateway),
         aiohttp.ClientSession() as session,
     ):
         await asyncio.sleep(0)  # the log writes once a tick
@@ -108,7 +110,7 @@ async def run_gateway(
             session,
             output,
         )
-        await gateway.drain(drain_s, asyncio.Event())
+        await drain(gateway, Ending(), drain_s)
 
 
 async def stored_under(redis: Redis, key: bytes | str) -> bytes:
@@ -156,3 +158,9 @@ def lookless(tmp_path: Path) -> str:
         lines = file.read_text().splitlines(keepends=True)
         (directory / file.name).write_text("".join(line for line in lines if not line.startswith("recover:")))
     return str(directory)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as one:
+        yield one

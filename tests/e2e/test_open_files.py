@@ -6,7 +6,7 @@ from collections import Counter
 import aiohttp
 
 from tests.e2e.conftest import BODY, about, environment
-from tests.e2e.test_races import Asked, Held, ask, waiting
+from tests.e2e.processes import Asked, Held, ask, waiting
 from tests.running import GatewayProcess, eventually
 
 SPARE = 256  # what the process keeps for itself

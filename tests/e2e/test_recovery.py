@@ -10,7 +10,7 @@ import pytest
 
 from gateway.simulator import Options, Simulator
 from tests.e2e.conftest import BODY, Running, about, environment, run_gateway
-from tests.running import total
+from tests.running import eventually, total
 from tests.scripted import Answer, Request, ScriptedUpstream, reply
 
 SPEED = 40.0
@@ -284,3 +284,26 @@ async def test_a_list_that_may_not_be_read_costs_nobody_the_token(redis_url: str
 
     assert (response.status, gateway.records()[-1]["recovery"]) == (504, "unavailable")
     assert upstream.tokens == 1
+
+
+@pytest.mark.parametrize(("own_id", "came_of_it"), [({}, "recovered"), ({"x_optum_correlation_id": "v-1"}, "reused")])
+async def test_where_it_was_turned_on_just_now_an_id_of_a_callers_own_may_have_been_used_before(
+    own_id: dict[str, str], came_of_it: str, redis_url: str, policies: Write
+) -> None:
+    directory = policies(callers=CALLERS, all=SUBMIT.partition("recover:")[0])
+    async with (
+        Simulator(Options(speed=SPEED)) as simulator,
+        run_gateway(
+            environment(simulator.url, redis_url, policies=directory, policies_poll_s="0.05"), speed=SPEED
+        ) as gateway,
+    ):
+        policies(all=SUBMIT)
+
+        async def looks_up() -> bool:
+            async with gateway.session.get(f"{gateway.admin_url}/policies") as response:
+                return bool((await response.json())["policies"]["all"]["recover"]["within"] == "20s")
+
+        await eventually(looks_up)
+        await gateway.submit(CUT110, **own_id)
+
+    assert gateway.records()[-1]["recovery"] == came_of_it

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.conftest import BODY, environment
-from tests.e2e.test_races import Held, ask, waiting
+from tests.e2e.processes import Held, ask, waiting
 from tests.running import GatewayProcess
 from tests.servers import REDIS_SERVER, over_tls
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from yarl import URL
 
+from gateway.policy.documents import PolicyFilesError
 from gateway.start import StartError
 from tests.e2e.conftest import about, environment, run_gateway
 from tests.e2e.test_pass_through import raw_exchange
@@ -249,7 +250,7 @@ async def test_an_upstream_that_is_gone_is_a_502_that_is_safe_to_retry(redis_url
 async def test_anonymous_callers_are_not_served_beyond_this_machine_by_accident(redis_url: str) -> None:
     async with ScriptedUpstream() as upstream:
         variables = environment(upstream.url, redis_url, listen="0.0.0.0:0")
-        with pytest.raises(StartError, match=r"callers\.yaml:\d+: found the caller 'anonymous'"):
+        with pytest.raises(PolicyFilesError, match=r"callers\.yaml:\d+: found the caller 'anonymous'"):
             async with run_gateway(variables):
                 pass
         async with run_gateway(variables | {"GATEWAY_ALLOW_PUBLIC_ANONYMOUS": "true"}) as gateway:

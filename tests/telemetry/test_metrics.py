@@ -18,6 +18,7 @@ from gateway.exchange import (
     Trace,
 )
 from gateway.in_flight import InFlight
+from gateway.policy.documents import Reading, Refusal
 from gateway.policy.model import Timeout
 from gateway.telemetry.families import DURATION_BUCKETS_S
 from gateway.telemetry.metrics import Metrics
@@ -35,13 +36,14 @@ def metrics() -> Metrics:
 
 
 def new_metrics() -> Metrics:
-    return Metrics(
+    metrics = Metrics(
         version="1.2.3",
         python_version="3.11.9",
         fetch_results=["issued", "refused"],
-        payers=["PAYER-1"],
         wall_now=lambda: 1_700_000_000.0,
     )
+    metrics.expect(callers=(), payers=["PAYER-1"])
+    return metrics
 
 
 def watched(metrics: Metrics, in_flight: InFlight, now: float = 1000.0) -> Metrics:
@@ -283,11 +285,32 @@ def test_a_scrape_is_worked_out_in_slices(metrics: Metrics, record: Make) -> Non
 
 
 def test_policies_that_were_read_are_told_apart_from_those_that_are_in_force(metrics: Metrics) -> None:
-    metrics.policies_read(is_good=True)
-    metrics.policies_read(is_good=False)
+    metrics.policies_read(Reading.ADOPTED)
+    metrics.policies_in_force("0123456789abcdef", "directory")
+    metrics.policies_read(Refusal.INVALID)
 
     assert value(metrics, "policies_last_reload_successful") == 0
     assert value(metrics, "policies_last_reload_success_timestamp_seconds") == 1_700_000_000.0
+    assert value(metrics, "policies_info", digest="0123456789ab", origin="directory") == 1
+    assert [value(metrics, "policies_reloads_total", result=result) for result in ("adopted", "invalid")] == [1, 1]
+    assert value(metrics, "policies_reloads_total", result="exposed") == 0
+
+
+def test_there_is_one_digest_at_a_time(metrics: Metrics) -> None:
+    metrics.policies_in_force("a" * 64, "last_good")
+    metrics.policies_in_force("b" * 64, "directory")
+
+    assert shown(metrics).count("eligibility_gateway_policies_info{") == 1
+
+
+def test_a_payer_that_policies_name_later_is_told_apart_from_then_on(metrics: Metrics) -> None:
+    metrics.expect(callers=["later"], payers=["SIM-LATER"])
+
+    assert (
+        value(metrics, "upstream_timeouts_total", operation="submit_eligibility", payer="SIM-LATER", by="gateway") == 0
+    )
+    assert value(metrics, "upstream_timeouts_total", operation="submit_eligibility", payer="PAYER-1", by="gateway") == 0
+    assert value(metrics, "requests_total", operation="submit_eligibility", caller="later", status="200") == 0
 
 
 def test_what_is_running_is_said(metrics: Metrics) -> None:
