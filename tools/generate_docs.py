@@ -1,4 +1,4 @@
-"""Write what is generated: tables of docs/ (settings, operations, problems, metrics) and the policies' JSON Schema.
+"""Write what is generated: tables of docs/, the policies' JSON Schema and files of the chart.
 
 `--check` writes nothing and fails if anything would change.
 """
@@ -14,6 +14,7 @@ from gateway.operations import OPERATIONS
 from gateway.policy.schema import policy_schema
 from gateway.settings import Settings, variable
 from gateway.telemetry.metrics import Metrics
+from tools.chart import chart_files
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- generated: make docs -->\n", "<!-- end -->\n"
@@ -34,6 +35,7 @@ def _wanted() -> dict[Path, str]:
         **_page("policies.md", operations_table()),
         **_page("problems.md", problems_table()),
         **_page("metrics.md", metrics_table()),
+        **chart_files(ROOT),
     }
 
 
@@ -48,6 +50,7 @@ def _write(path: Path, text: str, *, check: bool) -> bool:
     if path.exists() and path.read_text() == text:
         return False
     if not check:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return True
 

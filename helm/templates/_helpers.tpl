@@ -1,0 +1,133 @@
+{{/* What this chart calls its objects: the release, and the chart unless the release says it. */}}
+{{- define "eligibility-gateway.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" (.Release.Name | trunc (sub 44 (len $name) | int) | trimSuffix "-") $name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The value of `job`: the rules ask for `(.+-)?eligibility-gateway`, and two installations must not share one. */}}
+{{- define "eligibility-gateway.job" -}}
+{{- $name := include "eligibility-gateway.fullname" . -}}
+{{- if regexMatch "^(.+-)?eligibility-gateway$" $name -}}
+{{- $name -}}
+{{- else -}}
+{{- printf "%s-eligibility-gateway" $name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What never changes while a release lives, for an object's selector forbids it. Argument: [root, component]. */}}
+{{- define "eligibility-gateway.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* The labels of every object. Argument: [root, component]. */}}
+{{- define "eligibility-gateway.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "eligibility-gateway.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: eligibility-gateway
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* An image's name. Argument: [image, tag if it names none]. */}}
+{{- define "eligibility-gateway.image" -}}
+{{- $image := index . 0 -}}
+{{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $image.repository }}:{{ default (index . 1) $image.tag }}
+{{- with $image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{- define "eligibility-gateway.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "eligibility-gateway.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "eligibility-gateway.policiesName" -}}
+{{- default (printf "%s-policies" (include "eligibility-gateway.fullname" .)) .Values.existingPolicies.configMap -}}
+{{- end -}}
+
+{{- define "eligibility-gateway.certificateSecretName" -}}
+{{- default (printf "%s-tls" (include "eligibility-gateway.fullname" .)) .Values.certificate.secretName -}}
+{{- end -}}
+
+{{/* The files of the policies' ConfigMap, as YAML: those that are shipped, overridden and added to by values. */}}
+{{- define "eligibility-gateway.policies" -}}
+{{- $files := dict -}}
+{{- range $path, $_ := .Files.Glob "policies/*.yaml" -}}
+{{- $_ := set $files (base $path) ($.Files.Get $path) -}}
+{{- end -}}
+{{- range $name, $text := .Values.policies -}}
+{{- if $text -}}
+{{- $_ := set $files $name $text -}}
+{{- else -}}
+{{- $_ := unset $files $name -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $files -}}
+{{- end -}}
+
+{{/* A setting's value as the program reads it. JSON writes 1048576 where Go would write 1.048576e+06. */}}
+{{- define "eligibility-gateway.settingValue" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
+{{/* What a setting is, stated or the program's default; 0 where the program has no such setting. Argument: [root, name]. */}}
+{{- define "eligibility-gateway.effective" -}}
+{{- $stated := (index . 0).Values.settings -}}
+{{- $defaults := (index . 0).Files.Get "files/settings.yaml" | fromYaml -}}
+{{- $name := index . 1 -}}
+{{- /* Not `merge`: it takes a stated 0 for nothing stated. */ -}}
+{{- if hasKey $stated $name -}}
+{{- include "eligibility-gateway.settingValue" (get $stated $name) -}}
+{{- else if hasKey $defaults $name -}}
+{{- include "eligibility-gateway.settingValue" (get $defaults $name) -}}
+{{- else -}}
+0
+{{- end -}}
+{{- end -}}
+
+{{/* Seconds from the end of a pod's life being announced to the end of its last request. */}}
+{{- define "eligibility-gateway.drainSeconds" -}}
+{{- $grace := include "eligibility-gateway.effective" (list . "drain_grace_s") | float64 -}}
+{{- $drain := include "eligibility-gateway.effective" (list . "drain_timeout_s") | float64 -}}
+{{- addf .Values.preStopSleepSeconds $grace $drain | ceil | int -}}
+{{- end -}}
+
+{{/* How the admin port is scraped. Argument: [root, values of the monitor]. */}}
+{{- define "eligibility-gateway.scrape" -}}
+{{- $monitor := index . 1 -}}
+path: /metrics
+{{- with $monitor.interval }}
+interval: {{ . }}
+{{- end }}
+{{- with $monitor.scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+relabelings:
+  {{- with $monitor.relabelings }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  # Last: the rules and the dashboard go by it.
+  - action: replace
+    targetLabel: job
+    replacement: {{ include "eligibility-gateway.job" (index . 0) }}
+{{- with $monitor.metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

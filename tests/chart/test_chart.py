@@ -1,0 +1,196 @@
+"""The chart as a whole: every set of values renders, lints, and is what Kubernetes and the operators take."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.chart.engine import (
+    CHART,
+    NAMESPACE,
+    VALUES_FILES,
+    Object,
+    Refused,
+    by_template,
+    every_values_file,
+    findings,
+    minimal,
+    notes,
+    packaged,
+    read,
+    read_values,
+    render,
+)
+from tests.running import ROOT
+
+kubernetes_validate = pytest.importorskip(
+    "kubernetes_validate", reason="kubernetes-validate is not installed: make shipping"
+)
+
+CRDS = {file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "tests" / "chart" / "crds").glob("*.json"))}
+OLDEST, NEWEST = "1.30", "1.37"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+HINT = 1
+
+
+def refuse_what_no_crd_has(one: Object) -> None:
+    Draft202012Validator(CRDS[one["kind"].lower()]).validate(one)
+
+
+def refuse_what_kubernetes_does(version: str) -> Callable[[Object], object]:
+    return lambda one: kubernetes_validate.validate(one, version, strict=True)
+
+
+# --- every values file -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@every_values_file
+def test_every_object_is_one_that_kubernetes_takes(values_file: Path, version: str) -> None:
+    objects = render(read_values(values_file))
+    assert objects
+    for one in objects:
+        check = refuse_what_no_crd_has if one["kind"].lower() in CRDS else refuse_what_kubernetes_does(version)
+        check(one)
+
+
+@every_values_file
+def test_every_values_file_lints(values_file: Path) -> None:
+    said = findings(read_values(values_file), f"v{OLDEST}.0")
+    assert said == [(HINT, "icon is recommended")]
+
+
+@every_values_file
+def test_every_object_is_named_and_labelled_by_its_release(values_file: Path) -> None:
+    seen = set()
+    for one in render(read_values(values_file)):
+        metadata = one["metadata"]
+        assert metadata["labels"]["app.kubernetes.io/name"] == "eligibility-gateway"
+        assert metadata["labels"]["app.kubernetes.io/instance"] == "spring"
+        assert metadata["labels"]["app.kubernetes.io/version"] == VERSION
+        assert metadata["namespace"] in {NAMESPACE, "monitoring"}
+        seen.add((one["kind"], metadata["name"]))
+    assert len(seen) == len(render(read_values(values_file)))
+
+
+@every_values_file
+def test_every_selector_finds_pods_of_this_release_and_of_one_part(values_file: Path) -> None:
+    objects = render(read_values(values_file))
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in objects if one["kind"] == "Deployment"]
+    services = [one["metadata"]["labels"] for one in objects if one["kind"] == "Service"]
+    for one in objects:
+        selector = one["spec"].get("selector") or one["spec"].get("podSelector") if "spec" in one else None
+        if selector is None:
+            continue
+        wanted = selector.get("matchLabels", selector)
+        assert set(wanted) == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
+        among = services if one["kind"] == "ServiceMonitor" else pods
+        assert sum(wanted.items() <= labels.items() for labels in among) == 1, one["kind"]
+
+
+def test_every_template_makes_something_in_some_values_file() -> None:
+    made: dict[str, int] = {}
+    for file in VALUES_FILES:
+        for template, objects in by_template(read_values(file)).items():
+            made[template] = made.get(template, 0) + len(objects)
+    assert {template for template, count in made.items() if not count} == {"validate.yaml"}
+
+
+def test_a_long_name_leaves_room_for_what_is_added_to_it() -> None:
+    values = read_values(CHART / "ci" / "everything-values.yaml")
+    names = [one["metadata"]["name"] for one in render(values, release="a" * 53)]
+    assert max(map(len, names)) <= 63
+    assert all(name.startswith("aaaa") and "eligibility-gateway" in name for name in names)
+
+
+def test_a_release_that_is_a_number_is_still_text() -> None:
+    for one in render(minimal(), release="2026"):
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "2026"
+
+
+def test_an_umbrellas_own_values_are_let_pass() -> None:
+    assert render(minimal(**{"global": {"domain": "example.org"}}))
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    with pytest.raises(Refused) as refusal:
+        render({})
+    for sentence in (
+        "upstream.url: found nothing, expected the API's address",
+        "secret.name: found nothing, expected the name of an existing Secret",
+        "policies: found no file with `callers:`, expected one that says who may call, or existingPolicies.configMap",
+    ):
+        assert sentence in str(refusal.value)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    (
+        {"existingPolicies": {"configMap": "others"}},
+        "policies: found beside existingPolicies.configMap, expected one of them",
+    ),
+    ({"policies": {"broken.yaml": "match: ["}}, "policies.broken.yaml: found no YAML mapping"),
+    ({"policies": {"callers.yaml": ""}}, "policies: found no file with `callers:`"),
+    ({"policies": {"callers.yaml": None}}, "policies: found no file with `callers:`"),
+    (
+        {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
+        "podMonitor.enabled: found beside serviceMonitor.enabled, expected one of them",
+    ),
+    (
+        {"autoscaling": {"enabled": True, "minReplicas": 11}},
+        "autoscaling.minReplicas: found 11, expected at most maxReplicas = 10",
+    ),
+    (
+        {"autoscaling": {"enabled": True, "requestsInFlight": {"averageValue": 0}, "cpu": {"averageUtilization": 0}}},
+        "autoscaling: found no metric",
+    ),
+    (
+        {"autoscaling": {"enabled": True}, "settings": {"max_in_flight": 1500}},
+        "autoscaling.requestsInFlight.averageValue: found 2000, expected less than settings.max_in_flight = 1500",
+    ),
+    ({"networkPolicy": {"enabled": True}}, "networkPolicy.callers: found nobody"),
+    ({"networkPolicy": {"enabled": True}}, "networkPolicy.redis.to: found nothing"),
+    ({"ingress": {"enabled": True}}, "ingress.hosts: found none"),
+    ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: found none"),
+    ({"certificate": {"enabled": True}}, "certificate.issuerRef.name: found nothing"),
+    ({"certificate": {"enabled": True}}, "certificate.dnsNames: found none"),
+]
+
+
+@pytest.mark.parametrize(("more", "sentence"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_does_not_go_together_is_refused_in_a_sentence(more: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        render(minimal(**more))
+    assert sentence in str(refusal.value)
+
+
+def test_the_notes_say_how_to_try_it_and_what_the_trial_store_is_not() -> None:
+    said = notes(minimal())
+    assert f"helm test spring --namespace {NAMESPACE}" in said
+    assert "port-forward service/spring-eligibility-gateway " in said
+    assert "valkey" not in said
+    trial = notes(read_values(CHART / "ci" / "trial-values.yaml"))
+    assert "no TLS, no password and no replica" in trial
+    assert "redis-url: redis://spring-eligibility-gateway-valkey:6379" in trial
+
+
+# --- what is shipped -------------------------------------------------------------------------------------------------
+
+
+def test_chart_and_program_have_one_version() -> None:
+    chart = read((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
+
+
+def test_the_package_holds_what_templates_read_and_no_tests() -> None:
+    names = packaged()
+    assert {"rules/alerts.yaml", "rules/recording.yaml", "dashboards/eligibility-gateway.json"} <= set(names)
+    assert {"policies/discovery.yaml", "policies/eligibility.yaml", "policies/lookups.yaml"} <= set(names)
+    assert [name for name in names if name.startswith(("ci/", "rules/tests/"))] == []
+    assert not any(path.is_symlink() for path in CHART.rglob("*"))
