@@ -86,7 +86,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
 {{- end -}}
 
-{{/* What a setting is, stated or the program's default; 0 where the program has no such setting. Argument: [root, name]. */}}
+{{/* What a setting is: stated, the program's default, or 0 where it has none of that name. Argument: [root, name]. */}}
 {{- define "eligibility-gateway.effective" -}}
 {{- $stated := (index . 0).Values.settings -}}
 {{- $defaults := (index . 0).Files.Get "files/settings.yaml" | fromYaml -}}

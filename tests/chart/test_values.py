@@ -1,0 +1,173 @@
+"""What values may say: each is commented, each is in the schema, and what is mistyped is refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings, variable
+from tests.chart.engine import CHART, Refused, minimal, read, render
+
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+VALUES_TEXT = (CHART / "values.yaml").read_text()
+FROM_HELM = {"global"}  # Helm hands it to every chart of an umbrella
+Path = tuple[str, ...]
+
+
+def closed(schema: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every object of the schema whose keys the chart decides, but for the program's settings."""
+    if "properties" in schema and path != ("settings",):
+        yield path, schema
+        for name, part in schema["properties"].items():
+            yield from closed(part, (*path, name))
+
+
+def at(values: Any, path: Path) -> Any:  # noqa: ANN401 - values are of any type
+    for name in path:
+        values = values[name]
+    return values
+
+
+def keys_with_comments() -> dict[Path, bool]:
+    """Every key of values.yaml that stands on a line of its own, and whether a comment stands above it."""
+    found: dict[Path, bool] = {}
+    parents: list[tuple[int, str]] = []
+    above = ""
+    for line in VALUES_TEXT.splitlines():
+        match = re.match(r"( *)(\w+):", line)
+        if match is not None:
+            indent = len(match[1])
+            parents = [(deep, name) for deep, name in parents if deep < indent]
+            parents.append((indent, match[2]))
+            found[tuple(name for _, name in parents)] = above.strip().startswith("#")
+        above = line
+    return found
+
+
+# --- values.yaml and its schema --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "schema"), list(closed(SCHEMA)), ids=[".".join(path) for path, _ in closed(SCHEMA)])
+def test_what_may_be_said_and_what_is_there_are_the_same(path: Path, schema: dict[str, Any]) -> None:
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) - FROM_HELM == set(at(read(VALUES_TEXT), path))
+
+
+def test_every_value_has_a_comment() -> None:
+    commented = keys_with_comments()
+    decided = {(*path, name) for path, schema in closed(SCHEMA) for name in schema["properties"]}
+    assert {".".join(path) for path in decided if path[0] not in FROM_HELM and not commented.get(path)} == set()
+
+
+def test_values_alone_are_taken_by_the_schema_so_that_the_chart_says_what_is_missing() -> None:
+    with pytest.raises(Refused, match=re.escape("upstream.url: found nothing")):
+        render({})
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+MISTYPED: list[tuple[dict[str, Any], str]] = [
+    ({"nameOverride": "A_B"}, "/nameOverride"),
+    ({"fullnameOverride": "x" * 46}, "/fullnameOverride"),
+    ({"commonLabels": {"team": 7}}, "/commonLabels/team"),
+    ({"replicaCount": "three"}, "/replicaCount"),
+    ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+    ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
+    ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+    ({"upstream": {"url": "sandbox-apigw.optum.com"}}, "/upstream/url"),
+    ({"upstream": {"url": "https://sandbox-apigw.optum.com/rcm"}}, "/upstream/url"),
+    ({"secret": {"keys": {"redisUrl": "redis url"}}}, "/secret/keys/redisUrl"),
+    ({"settings": {"log_level": "loud"}}, "/settings/log_level"),
+    ({"settings": {"max_in_flight": 0}}, "/settings/max_in_flight"),
+    ({"settings": {"drain_timeout_s": "150s"}}, "/settings/drain_timeout_s"),
+    ({"policies": {"callers.json": "{}"}}, "/policies"),
+    ({"policies": {"callers.yaml": {"callers": {}}}}, "/policies/callers.yaml"),
+    ({"existingPolicies": {"configMap": "Two Words"}}, "/existingPolicies/configMap"),
+    ({"serviceAccount": {"create": "yes"}}, "/serviceAccount/create"),
+    ({"podAnnotations": {"on": True}}, "/podAnnotations/on"),
+    ({"podLabels": {"on": True}}, "/podLabels/on"),
+    ({"podSecurityContext": "restricted"}, "/podSecurityContext"),
+    ({"securityContext": []}, "/securityContext"),
+    ({"resources": "1Gi"}, "/resources"),
+    ({"startupProbe": "/readyz"}, "/startupProbe"),
+    ({"livenessProbe": "/livez"}, "/livenessProbe"),
+    ({"readinessProbe": "/readyz"}, "/readinessProbe"),
+    ({"preStopSleepSeconds": "10s"}, "/preStopSleepSeconds"),
+    ({"terminationGracePeriodSeconds": "3m"}, "/terminationGracePeriodSeconds"),
+    ({"minReadySeconds": -1}, "/minReadySeconds"),
+    ({"extraEnv": {"A": "b"}}, "/extraEnv"),
+    ({"extraEnv": [{"name": "GATEWAY_LOG_LEVEL", "value": "debug"}]}, "/extraEnv/0/name"),
+    ({"extraVolumes": {}}, "/extraVolumes"),
+    ({"extraVolumeMounts": ["ca"]}, "/extraVolumeMounts/0"),
+    ({"nodeSelector": {"gpu": False}}, "/nodeSelector/gpu"),
+    ({"tolerations": {}}, "/tolerations"),
+    ({"affinity": []}, "/affinity"),
+    ({"topologySpreadConstraints": "zone"}, "/topologySpreadConstraints"),
+    ({"priorityClassName": 1000}, "/priorityClassName"),
+    ({"service": {"type": "ExternalName"}}, "/service/type"),
+    ({"service": {"port": 70000}}, "/service/port"),
+    ({"adminService": {"port": "admin"}}, "/adminService/port"),
+    ({"autoscaling": {"maxReplicas": "many"}}, "/autoscaling/maxReplicas"),
+    ({"podDisruptionBudget": {"maxUnavailable": "one"}}, "/podDisruptionBudget/maxUnavailable"),
+    ({"networkPolicy": {"callers": ["scheduling"]}}, "/networkPolicy/callers/0"),
+    ({"networkPolicy": {"redis": {"ports": []}}}, "/networkPolicy/redis/ports"),
+    ({"serviceMonitor": {"interval": "15"}}, "/serviceMonitor/interval"),
+    ({"podMonitor": {"enabled": 1}}, "/podMonitor/enabled"),
+    ({"prometheusRule": {"runbookBaseUrl": "wiki"}}, "/prometheusRule/runbookBaseUrl"),
+    ({"dashboard": {"labels": {"grafana_dashboard": 1}}}, "/dashboard/labels/grafana_dashboard"),
+    ({"ingress": {"hosts": [{"host": "example.org"}]}}, "/ingress/hosts/0"),
+    ({"httpRoute": {"timeouts": {"request": 135}}}, "/httpRoute/timeouts/request"),
+    ({"certificate": {"issuerRef": {"kind": 3}}}, "/certificate/issuerRef/kind"),
+    ({"valkey": {"image": {"repository": "https://example.org/valkey"}}}, "/valkey/image/repository"),
+]
+
+
+@pytest.mark.parametrize(("more", "place"), MISTYPED, ids=[place for _, place in MISTYPED])
+def test_what_is_mistyped_is_refused_where_it_stands(more: dict[str, Any], place: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        render(minimal(**more))
+    assert f"at '{place}':" in str(refusal.value)
+
+
+def test_something_mistyped_is_refused_in_every_group() -> None:
+    assert {place.split("/")[1] for _, place in MISTYPED} == set(SCHEMA["properties"]) - FROM_HELM
+
+
+@pytest.mark.parametrize("path", [path for path, _ in closed(SCHEMA)], ids=".".join)
+def test_a_key_that_nobody_knows_is_refused(path: Path) -> None:
+    values = minimal()
+    place = values
+    for name in path:
+        place = place.setdefault(name, {})
+    place["replicas"] = 3
+    with pytest.raises(Refused, match="additional properties 'replicas' not allowed"):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "upstream_client_secret",
+        "upstream_client_id",
+        "keys",
+        "redis_url",
+        "upstream_url",
+        "listen",
+        "policies",
+        "nonsense",
+    ],
+)
+def test_neither_a_secret_nor_what_the_chart_decides_is_a_setting(setting: str) -> None:
+    with pytest.raises(Refused, match=f"additional properties '{setting}' not allowed"):
+        render(minimal(settings={setting: "x"}))
+
+
+def test_every_setting_of_the_schema_is_one_of_the_program_with_its_own_words() -> None:
+    settings = SCHEMA["properties"]["settings"]["properties"]
+    page = (CHART.parent / "docs" / "configuration.md").read_text()
+    for name, schema in settings.items():
+        assert schema["description"] == Settings.model_fields[name].description
+        assert f"| `{variable(name)}` |" in page
+        assert "default" not in schema
