@@ -21,7 +21,7 @@ from gateway.simulator.payers import PAYERS
 from tests.running import ROOT
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+PAGES = pytest.mark.parametrize("page", [*DOCS, ROOT / "helm" / "README.md"], ids=lambda page: page.name)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)")
 

@@ -1,0 +1,47 @@
+"""The chart's README: what it shows is taken, and what it names is there."""
+
+import re
+from pathlib import Path
+
+from gateway.policy.files import load
+from tests.chart.engine import CHART, only, read, render
+
+README = (CHART / "README.md").read_text()
+VALUES = read((CHART / "values.yaml").read_text())
+
+
+def shown() -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_values_that_are_shown_are_enough_and_their_policies_are_valid(tmp_path: Path) -> None:
+    (text,) = shown()
+    objects = render(read(text), "eligibility-gateway")
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("registry.example.org/team/eligibility-gateway:")
+    for name, policy in only(objects, "ConfigMap")["data"].items():
+        (tmp_path / name).write_text(policy)
+    assert set(load(tmp_path).callers) == {"scheduling"}
+
+
+def test_the_secret_that_is_made_has_the_keys_that_are_read() -> None:
+    (text,) = shown()
+    made = re.search(r"kubectl create secret generic (\S+) (.*)", README)
+    assert made is not None
+    assert made[1] == read(text)["secret"]["name"]
+    assert set(re.findall(r"--from-file=(\S+)", made[2])) == set(VALUES["secret"]["keys"].values())
+
+
+def test_the_switches_that_are_listed_are_those_that_there_are() -> None:
+    table = README.partition("## What is switched on by values")[2].partition("\n## ")[0]
+    listed = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert listed == {name for name, value in VALUES.items() if isinstance(value, dict) and "enabled" in value}
+    on = {name for name in listed if VALUES[name]["enabled"]}
+    assert {f"`{name}` (on)" for name in on} == set(re.findall(r"`\w+` \(on\)", table))
+
+
+def test_the_trial_stores_address_is_the_one_that_is_told() -> None:
+    (text,) = shown()
+    objects = render({**read(text), "valkey": {"enabled": True}}, "eligibility-gateway")
+    (service,) = [one for one in objects if one["kind"] == "Service" and one["metadata"]["name"].endswith("-valkey")]
+    assert f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}`" in README
