@@ -45,7 +45,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "eligibility-gateway.image" -}}
 {{- $image := index . 0 -}}
 {{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{- $image.repository }}:{{ default (index . 1) $image.tag }}
+{{- $image.repository }}
+{{- with default (index . 1) $image.tag }}:{{ . }}{{ end }}
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 

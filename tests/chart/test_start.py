@@ -1,0 +1,75 @@
+"""A gateway starts by what a pod is told and shown, as a process of its own, and ends well."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.embedded import EmbeddedValkey
+from tests.chart.engine import minimal, only, render
+from tests.e2e.conftest import BODY, KEYS
+from tests.running import ROOT, GatewayProcess, simulator_process
+
+SECRET = "of-a-caller-whom-nobody-knows-0123456789abcdef"
+
+
+def mount(directory: Path, files: dict[str, str]) -> None:
+    """What the kubelet makes of a volume: links to links, which it swaps when something changes."""
+    (version := directory / "..2026_01_02_03_04_05.678").mkdir(parents=True)
+    (directory / "..data").symlink_to(version.name)
+    for name, text in files.items():
+        (version / name).write_text(text)
+        (directory / name).symlink_to(f"..data/{name}")
+
+
+def mounted(values: dict[str, Any], secret: dict[str, str], place: Path) -> dict[str, str]:
+    """The environment of the gateway's container, image and all, with its volumes below `place`."""
+    objects = render(values)
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    paths = {one["mountPath"]: place / one["name"] for one in container["volumeMounts"]}
+    mount(place / "policies", only(objects, "ConfigMap", volumes["policies"]["configMap"]["name"])["data"])
+    mount(place / "secrets", {item["path"]: secret[item["key"]] for item in volumes["secrets"]["secret"]["items"]})
+    (place / "last-good").mkdir()
+
+    image = dict(re.findall(r"\b(GATEWAY_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
+    told = image | {entry["name"]: entry["value"] for entry in container["env"]}
+    for path, here in paths.items():
+        told = {name: re.sub(rf"^{path}(?=/|$)", str(here), value) for name, value in told.items()}
+    return told
+
+
+async def test_a_gateway_starts_by_what_a_pod_is_told_answers_who_may_call_and_ends(
+    valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(SECRET.encode()).hexdigest()
+    secret = {
+        "upstream-client-id": "simulator\n",
+        "upstream-client-secret": "simulator-secret\n",
+        "keys": f"{KEYS}\n",
+        "redis-url": f"{valkey.url}\n",
+    }
+    with simulator_process("--speed", "60") as upstream:
+        values = minimal(
+            upstream={"url": upstream},
+            policies={"callers.yaml": f"callers: {{scheduling: {{secret_sha256: '{digest}'}}}}\n"},
+            settings={"max_body_bytes": 2_097_152, "redis_timeout_s": 5},
+        )
+        # Ports of the system's choice, and still beyond this machine: so does the image listen.
+        told = mounted(values, secret, tmp_path) | {
+            "GATEWAY_LISTEN": "0.0.0.0:0",
+            "GATEWAY_ADMIN_LISTEN": "0.0.0.0:0",
+        }
+        with GatewayProcess(told) as gateway:
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"{gateway.admin_url}/readyz") as ready:
+                    assert ready.status == 200
+                async with session.post(f"{gateway.url}/rcm/eligibility/v1", json=BODY) as refused:
+                    assert refused.status == 401
+                bearer = {"Authorization": f"Bearer {SECRET}"}
+                async with session.post(f"{gateway.url}/rcm/eligibility/v1", json=BODY, headers=bearer) as answered:
+                    assert answered.status == 200
+            assert gateway.end() == 0
