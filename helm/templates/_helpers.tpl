@@ -28,17 +28,23 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* The labels of every object. Argument: [root, component]. */}}
-{{- define "eligibility-gateway.labels" -}}
+{{/* The labels of a pod: a chart that is new and changes nothing of it restarts nothing. Argument: [root, component]. */}}
+{{- define "eligibility-gateway.podLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "eligibility-gateway.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: eligibility-gateway
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- with $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* The labels of every other object. Argument: [root, component]. */}}
+{{- define "eligibility-gateway.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "eligibility-gateway.podLabels" . }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* An image's name. Argument: [image, tag if it names none]. */}}

@@ -20,6 +20,7 @@ from tests.chart.engine import (
     findings,
     minimal,
     notes,
+    only,
     packaged,
     read,
     read_values,
@@ -108,8 +109,22 @@ def test_a_long_name_leaves_room_for_what_is_added_to_it() -> None:
 
 
 def test_a_release_that_is_a_number_is_still_text() -> None:
-    for one in render(minimal(), release="2026"):
+    for one in render(minimal(fullnameOverride="gateway"), release="2026"):
         assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "2026"
+
+
+@pytest.mark.parametrize("release", ["2026", "front.office"])
+def test_a_release_that_is_no_name_of_a_service_wants_another_one(release: str) -> None:
+    with pytest.raises(
+        Refused, match=f"a name in the place of {release}-eligibility-gateway, which no Service may have"
+    ):
+        render(minimal(), release=release)
+
+
+def test_a_new_chart_restarts_no_pod_that_it_does_not_change() -> None:
+    deployment = only(render(minimal()), "Deployment")
+    assert "helm.sh/chart" in deployment["metadata"]["labels"]
+    assert "helm.sh/chart" not in deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_an_umbrellas_own_values_are_let_pass() -> None:

@@ -1,13 +1,15 @@
-"""A gateway starts by what a pod is told and shown, as a process of its own, and ends well."""
+"""What the pods run starts by what they are told, as processes: a gateway, and the trial's Valkey."""
 
 import hashlib
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from redis import Redis
 
-from gateway.embedded import EmbeddedValkey
+from gateway.embedded import EmbeddedValkey, _server_path, die_with_parent
 from tests.chart.engine import minimal, only, render
 from tests.e2e.conftest import BODY, KEYS
 from tests.running import ROOT, GatewayProcess, simulator_process
@@ -73,3 +75,27 @@ async def test_a_gateway_starts_by_what_a_pod_is_told_answers_who_may_call_and_e
                 async with session.post(f"{gateway.url}/rcm/eligibility/v1", json=BODY, headers=bearer) as answered:
                     assert answered.status == 200
             assert gateway.end() == 0
+
+
+def test_the_trials_valkey_starts_by_its_arguments_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    deployment = only(render(minimal(valkey={"enabled": True})), "Deployment", "spring-eligibility-gateway-valkey")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    command, *arguments = container["args"]
+    assert command == "valkey-server"
+    place = ["--port", "0", "--unixsocket", str(tmp_path / "socket")]
+    with subprocess.Popen(
+        [_server_path(), *arguments, *place],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - as in embedded.py
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert any("Ready to accept connections" in line for line in server.stdout)
+            with Redis(unix_socket_path=str(tmp_path / "socket"), decode_responses=True) as redis:
+                told = redis.config_get("maxmemory*") | redis.config_get("save") | redis.config_get("appendonly")
+        finally:
+            server.terminate()
+    assert (told["maxmemory"], told["maxmemory-policy"]) == (str(128 * 1024 * 1024), "noeviction")
+    assert (told["save"], told["appendonly"]) == ("", "no")
