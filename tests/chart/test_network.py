@@ -39,10 +39,10 @@ def by_port(rules: list[Object], side: str) -> dict[Any, list[Object]]:
 def test_callers_reach_the_traffic_port_and_monitoring_the_admin_port() -> None:
     values = everything()
     peers = by_port(only(render(values), "NetworkPolicy")["spec"]["ingress"], "from")
-    assert set(peers) == {"http", "admin"}
-    assert peers["http"] == values["networkPolicy"]["callers"]
-    assert peers["admin"][1:] == values["networkPolicy"]["monitoring"]
-    assert peers["admin"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
+    assert set(peers) == {8080, 9090}
+    assert peers[8080] == values["networkPolicy"]["callers"]
+    assert peers[9090][1:] == values["networkPolicy"]["monitoring"]
+    assert peers[9090][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
 
 
 def test_pods_reach_dns_redis_the_upstream_and_the_collector() -> None:
@@ -95,7 +95,7 @@ def test_the_trial_store_answers_the_gateway_alone_and_calls_nobody() -> None:
     policy = only(objects, "NetworkPolicy", f"{NAME}-valkey")["spec"]
     (rule,) = policy["ingress"]
     gateway = only(objects, "Deployment", NAME)["spec"]["selector"]
-    assert rule == {"from": [{"podSelector": gateway}], "ports": [{"protocol": "TCP", "port": "redis"}]}
+    assert rule == {"from": [{"podSelector": gateway}], "ports": [{"protocol": "TCP", "port": 6379}]}
     assert "egress" not in policy
     store = only(objects, "Deployment", f"{NAME}-valkey")["spec"]["selector"]
     assert by_port(only(objects, "NetworkPolicy", NAME)["spec"]["egress"], "to")[6379] == [{"podSelector": store}]

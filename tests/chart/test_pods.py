@@ -179,16 +179,17 @@ def test_every_port_is_one_that_the_image_listens_on() -> None:
 
 
 @every_values_file
-def test_every_port_that_is_named_is_one_of_the_pod(values_file: Path) -> None:
+def test_every_port_that_is_used_is_one_of_the_pod(values_file: Path) -> None:
     values = read_values(values_file)
-    named = {port["name"] for port in container(values)["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in container(values)["ports"]}
+    named = set(ports)
     for probe in ("startup", "liveness", "readiness"):
         assert container(values)[f"{probe}Probe"]["httpGet"]["port"] in named
     objects = [one for one in render(values) if not one["metadata"]["name"].endswith("-valkey")]
     for service in [one for one in objects if one["kind"] == "Service"]:
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
     for policy in [one for one in objects if one["kind"] == "NetworkPolicy"]:
-        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} == named
+        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} == set(ports.values())
 
 
 def test_the_traffic_service_does_not_show_the_admin_port() -> None:

@@ -1,8 +1,10 @@
 """What the pods run starts by what they are told, as processes: a gateway, and the trial's Valkey."""
 
+import asyncio
 import hashlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from redis import Redis
 from gateway.embedded import EmbeddedValkey, _server_path, die_with_parent
 from tests.chart.engine import minimal, only, render
 from tests.e2e.conftest import BODY, KEYS
-from tests.running import ROOT, GatewayProcess, simulator_process
+from tests.running import ROOT, GatewayProcess, kept_environment, simulator_process
 
 SECRET = "of-a-caller-whom-nobody-knows-0123456789abcdef"
 
@@ -44,6 +46,17 @@ def mounted(values: dict[str, Any], secret: dict[str, str], place: Path) -> dict
     return told
 
 
+async def asked_by_the_test(values: dict[str, Any], admin_url: str) -> int | None:
+    """The exit code of what `helm test` runs, with an address in the place of the Service's name."""
+    (container,) = only(render(values), "Pod")["spec"]["containers"]
+    arguments = [one.replace("http://spring-eligibility-gateway-admin:9090", admin_url) for one in container["args"]]
+    assert f"{admin_url}/readyz" in arguments
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments), cwd=ROOT, env=kept_environment()
+    )
+    return await process.wait()
+
+
 async def test_a_gateway_starts_by_what_a_pod_is_told_answers_who_may_call_and_ends(
     valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
@@ -67,8 +80,7 @@ async def test_a_gateway_starts_by_what_a_pod_is_told_answers_who_may_call_and_e
         }
         with GatewayProcess(told) as gateway:
             async with aiohttp.ClientSession() as session:
-                async with session.get(f"{gateway.admin_url}/readyz") as ready:
-                    assert ready.status == 200
+                assert await asked_by_the_test(values, gateway.admin_url) == 0
                 async with session.post(f"{gateway.url}/rcm/eligibility/v1", json=BODY) as refused:
                     assert refused.status == 401
                 bearer = {"Authorization": f"Bearer {SECRET}"}
