@@ -7,7 +7,7 @@ SHIPPING := $(VENV)/.shipping
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs shipping lock bench clean
+.PHONY: help setup demo test rollout lint format docs shipping lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
+
+rollout: $(SHIPPING) ## Roll three replicas out as the chart does, in real minutes (the tests do it ten times as fast)
+	@ROLLOUT_SPEED=1 $(BIN)/python -m pytest tests/rollout -k loses_no
 
 lint: $(STAMP) ## Check style, types and the generated docs
 	@$(BIN)/ruff check .
