@@ -16,7 +16,15 @@ from redis.backoff import NoBackoff
 TIMEOUT_S: Final = 0.25
 _POOL_CONNECTIONS: Final = 32
 _NODE_OPTIONS: Final = frozenset(
-    {"username", "password", "credential_provider", "protocol", "socket_timeout", "socket_connect_timeout"},
+    {
+        "username",
+        "password",
+        "credential_provider",
+        "protocol",
+        "driver_info",
+        "socket_timeout",
+        "socket_connect_timeout",
+    },
 )
 
 Client = Redis | RedisCluster
@@ -103,6 +111,7 @@ def _options() -> dict[str, Any]:
         "socket_connect_timeout": TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 3,
+        "driver_info": None,  # whose library it is concerns nobody, and CLIENT SETINFO would have to be allowed
     }
 
 

@@ -179,6 +179,24 @@ def test_the_command_that_makes_a_secret_makes_its_digest() -> None:
     assert re.fullmatch(r"[0-9a-f]{64}  -", digest)
 
 
+def test_a_service_that_migrates_gets_a_secret_and_an_entry_that_is_accepted(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "operations.md"
+    (script,) = blocks(page, "sh")
+    digest = succeeded(script, dict(os.environ)).split()[0]
+    (entry,) = [block for block in blocks(page, "yaml") if block.startswith("callers:")]
+    (tmp_path / "callers.yaml").write_text(re.sub(r"[0-9a-f]{64}", digest, entry))
+    (tmp_path / "checks.yaml").write_text("match: {operations: ['*']}\n")
+    (caller,) = load(tmp_path).callers.values()
+    assert (caller.name, caller.entry.digests) == ("scheduling", (digest,))
+
+
+def test_every_metric_that_a_page_names_is_there() -> None:
+    known = (ROOT / "docs" / "metrics.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"`(?:eligibility_gateway_)?([a-z_]+_total)\b", page.read_text()):
+            assert f"`eligibility_gateway_{name}`" in known, f"{page.name}: {name}"
+
+
 def test_the_command_that_makes_a_key_makes_one_that_is_accepted() -> None:
     (script,) = blocks(ROOT / "docs" / "configuration.md", "sh")
     assert parse_ring(succeeded(script, dict(os.environ)).strip())[0].kid == "2026-11"
