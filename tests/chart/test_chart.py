@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 from tests.chart.engine import (
     CHART,
@@ -57,6 +57,14 @@ def test_every_object_is_one_that_kubernetes_takes(values_file: Path, version: s
     for one in objects:
         check = refuse_what_no_crd_has if one["kind"].lower() in CRDS else refuse_what_kubernetes_does(version)
         check(one)
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_a_field_that_an_operator_does_not_know_is_noticed(kind: str) -> None:
+    found = [one for file in VALUES_FILES for one in render(read_values(file)) if one["kind"].lower() == kind]
+    assert found
+    with pytest.raises(ValidationError, match="'speed' was unexpected"):
+        refuse_what_no_crd_has({**found[0], "spec": {**found[0]["spec"], "speed": 1}})
 
 
 @every_values_file

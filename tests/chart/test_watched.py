@@ -65,14 +65,15 @@ def test_an_operators_relabelings_come_before_the_jobs(kind: str) -> None:
 
 
 @every_kind
-def test_the_port_that_is_scraped_is_one_of_what_is_selected(kind: str) -> None:
+def test_the_port_that_is_scraped_is_the_admin_port_of_what_is_selected(kind: str) -> None:
     values = minimal(**{SCRAPES[kind][0]: {"enabled": True}})
     objects = render(values)
     if kind == "ServiceMonitor":
         ports = only(objects, "Service", "spring-eligibility-gateway-admin")["spec"]["ports"]
     else:
         ports = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"]
-    assert scrape(kind)["port"] in {port["name"] for port in ports}
+    assert scrape(kind)["port"] == "admin"
+    assert "admin" in {port["name"] for port in ports}
 
 
 # --- rules and dashboard ---------------------------------------------------------------------------------------------
