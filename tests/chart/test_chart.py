@@ -136,7 +136,7 @@ def test_a_new_chart_restarts_no_pod_that_it_does_not_change() -> None:
 
 
 def test_an_umbrellas_own_values_are_let_pass() -> None:
-    assert render(minimal(**{"global": {"domain": "example.org"}}))
+    assert render(minimal(**{"global": {"domain": "example.org"}, "enabled": True})) == render(minimal())
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.chart.engine import CHART, Refused, minimal, read, render
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 VALUES_TEXT = (CHART / "values.yaml").read_text()
-FROM_HELM = {"global"}  # Helm hands it to every chart of an umbrella
+FROM_ABOVE = {"global", "enabled"}  # what an umbrella hands down: its own values, and its `condition:`
 SECRETS = {name for name, field in Settings.model_fields.items() if field.annotation is SecretStr}
 Path = tuple[str, ...]
 
@@ -54,13 +54,14 @@ def keys_with_comments() -> dict[Path, bool]:
 @pytest.mark.parametrize(("path", "schema"), list(closed(SCHEMA)), ids=[".".join(path) for path, _ in closed(SCHEMA)])
 def test_what_may_be_said_and_what_is_there_are_the_same(path: Path, schema: dict[str, Any]) -> None:
     assert schema["additionalProperties"] is False
-    assert set(schema["properties"]) - FROM_HELM == set(at(read(VALUES_TEXT), path))
+    from_above = set() if path else FROM_ABOVE
+    assert set(schema["properties"]) - from_above == set(at(read(VALUES_TEXT), path))
 
 
 def test_every_value_has_a_comment() -> None:
     commented = keys_with_comments()
     decided = {(*path, name) for path, schema in closed(SCHEMA) for name in schema["properties"]}
-    assert {".".join(path) for path in decided if path[0] not in FROM_HELM and not commented.get(path)} == set()
+    assert {".".join(path) for path in decided if path[0] not in FROM_ABOVE and not commented.get(path)} == set()
 
 
 def test_values_alone_are_taken_by_the_schema_so_that_the_chart_says_what_is_missing() -> None:
@@ -134,7 +135,7 @@ def test_what_is_mistyped_is_refused_where_it_stands(more: dict[str, Any], place
 
 
 def test_something_mistyped_is_refused_in_every_group() -> None:
-    assert {place.split("/")[1] for _, place in MISTYPED} == set(SCHEMA["properties"]) - FROM_HELM
+    assert {place.split("/")[1] for _, place in MISTYPED} == set(SCHEMA["properties"]) - FROM_ABOVE
 
 
 @pytest.mark.parametrize("path", [path for path, _ in closed(SCHEMA)], ids=".".join)
