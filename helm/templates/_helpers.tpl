@@ -93,7 +93,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
 {{- end -}}
 
-{{/* What a setting is: stated, the program's default, or 0 where it has none of that name. Argument: [root, name]. */}}
+{{/* What a setting is: stated, or the program's default. Argument: [root, name]. */}}
 {{- define "eligibility-gateway.effective" -}}
 {{- $stated := (index . 0).Values.settings -}}
 {{- $defaults := (index . 0).Files.Get "files/settings.yaml" | fromYaml -}}
@@ -101,10 +101,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- /* Not `merge`: it takes a stated 0 for nothing stated. */ -}}
 {{- if hasKey $stated $name -}}
 {{- include "eligibility-gateway.settingValue" (get $stated $name) -}}
-{{- else if hasKey $defaults $name -}}
-{{- include "eligibility-gateway.settingValue" (get $defaults $name) -}}
 {{- else -}}
-0
+{{- include "eligibility-gateway.settingValue" (get $defaults $name) -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,5 +1,6 @@
 """What the pods are told, where they are asked, and how long they are given: held against the program itself."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ SETTINGS = {
     "max_body_bytes": 2_097_152,
     "body_timeout_s": 7,
     "redis_timeout_s": 0.125,
+    "drain_grace_s": 2.5,
     "drain_timeout_s": 0,
+    "policies_poll_s": 30,
     "allow_public_anonymous": True,
 }
 
@@ -76,6 +79,8 @@ def test_settings_arrive_at_the_program_as_they_were_meant() -> None:
     given = {"GATEWAY_REDIS_URL": "embedded", "GATEWAY_UPSTREAM_URL": "http://127.0.0.1:1"}
     given |= {"GATEWAY_UPSTREAM_CLIENT_ID": "id", "GATEWAY_UPSTREAM_CLIENT_SECRET": "secret"}
     read = read_settings(given | {variable(name): told[variable(name)] for name in SETTINGS})
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["properties"]["settings"]["properties"].keys() == SETTINGS.keys()
     assert {name: getattr(read, name) for name in SETTINGS} == SETTINGS
 
 
@@ -228,7 +233,6 @@ def test_the_time_to_end_fits_into_the_grace_period(values_file: Path) -> None:
     drain_s = sum(
         float(told.get(variable(name), Settings.model_fields[name].default))
         for name in ("drain_grace_s", "drain_timeout_s")
-        if name in Settings.model_fields
     )
     pause_s = container(values).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     assert pause_s + drain_s + 10 <= pod(values)["terminationGracePeriodSeconds"] >= 160
@@ -247,11 +251,15 @@ def test_a_grace_period_that_is_too_short_is_refused_with_the_sum(pause_s: int) 
 
 def test_a_grace_period_that_just_suffices_is_taken_and_a_second_less_is_not() -> None:
     settings = {"drain_timeout_s": 100}
-    grace_s = Settings.model_fields["drain_grace_s"].default if "drain_grace_s" in Settings.model_fields else 0
-    least = int(20 + grace_s + 100 + 10)
+    least = 20 + int(Settings.model_fields["drain_grace_s"].default) + 100 + 10
     assert render(minimal(preStopSleepSeconds=20, settings=settings, terminationGracePeriodSeconds=least))
     with pytest.raises(Refused, match=f"= {least}: what is cut was paid for"):
         render(minimal(preStopSleepSeconds=20, settings=settings, terminationGracePeriodSeconds=least - 1))
+
+
+def test_a_grace_of_nothing_counts_as_nothing() -> None:
+    settings = {"drain_grace_s": 0, "drain_timeout_s": 100}
+    assert render(minimal(preStopSleepSeconds=0, settings=settings, terminationGracePeriodSeconds=110))
 
 
 def test_one_comes_before_one_goes() -> None:
