@@ -39,7 +39,7 @@ format: $(STAMP) ## Rewrite the code in the house's style
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP) ## Rewrite what is generated in docs/ and policies/
+docs: $(STAMP) ## Rewrite what is generated in docs/, policies/ and helm/
 	@$(BIN)/python tools/generate_docs.py
 
 shipping: $(SHIPPING) ## Install what the tests of chart, manifests and Dockerfile need (400 MB)
