@@ -129,6 +129,12 @@ async def eventually(condition: Any, timeout_s: float = 20.0, pause_s: float = 0
         return found
 
 
+def url_of(server: asyncio.Server) -> str:
+    """Where a server of the tests listens."""
+    host, port = server.sockets[0].getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
 def total(exposition: str, name: str) -> float:
     """The sum of a metric's samples; `name` may go on with labels: `redis_errors_total{reason="timeout"`."""
     full = f"eligibility_gateway_{name}"

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-from tests.running import eventually
+from tests.running import eventually, url_of
 
 TOKEN_REPLY = b'{"access_token":"scripted-token","token_type":"bearer","expires_in":3600}'
 
@@ -61,8 +61,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        self.url = url_of(self._server)
         return self
 
     async def __aexit__(self, *_: object) -> None:

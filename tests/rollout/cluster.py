@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.running import GatewayProcess
+from tests.running import GatewayProcess, url_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,7 @@ class Service:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        self.url = url_of(self._server)
         return self
 
     async def __aexit__(self, *_: object) -> None:
