@@ -11,19 +11,19 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from gateway.operations import QUESTIONS, OperationName
+from gateway.policy.diff import diff
 from gateway.policy.documents import PolicyFilesError
-from gateway.policy.explain import Explanation, explain
+from gateway.policy.explain import explain
 from gateway.policy.files import PolicySet, load
 from gateway.policy.model import DedupMode
 from gateway.policy.schema import policy_schema
 from gateway.settings import Address, SettingsError, parse_address, read_settings, variable
+from gateway.shown import difference_as_json, difference_lines, explanation_as_json, print_explanation
 
 _USAGE: Final = 2
 _SIMULATOR_ADDRESS: Final = Address("127.0.0.1", 8081)
-_TABLE_CHARS: Final = 400  # a path to copy is worth more than a line that fits
 
 app = typer.Typer(
     name="eligibility-gateway",
@@ -175,7 +175,7 @@ def check(
 
 
 class Format(StrEnum):
-    """How `explain` prints."""
+    """How `explain` and `diff` print."""
 
     TABLE = "table"
     JSON = "json"
@@ -212,10 +212,40 @@ def explain_command(
         return
     explanation = explain(found, operation or OperationName.SUBMIT_ELIGIBILITY, caller)
     if output is Format.JSON:
-        print(json.dumps(_as_json(explanation), indent=2))
+        print(json.dumps(explanation_as_json(explanation), indent=2))
     else:
-        _print_table(explanation)
+        print_explanation(explanation)
     if explanation.policy is None:
+        raise typer.Exit(1)
+
+
+@app.command("diff")
+def diff_command(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The directory of policy files that is in force.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The directory that is to take its place.")],
+    output: Annotated[Format, typer.Option("--format", help="For people or for machines.")] = Format.TABLE,
+) -> None:
+    """Say what a change of the policy files does: to which callers and operations, in one sentence each.
+
+    What nobody would notice is no change: other file names and comments, an order that means nothing, a value that
+    nothing reads. Secrets are counted, and of headers that are set only the names are shown.
+
+    Exit codes: 0 nothing changes for anybody, 1 something does, 2 one of the directories cannot be used.
+    """
+    sets, problems = [], []
+    for directory in (old, new):
+        try:
+            sets.append(load(directory))
+        except PolicyFilesError as error:
+            problems += [str(problem) for problem in error.problems]
+    if problems:
+        _fail(*problems)
+    affected = diff(*sets)
+    if output is Format.JSON:
+        print(json.dumps(difference_as_json(affected), indent=2))
+    else:
+        print("\n".join(difference_lines(affected)) or "nothing changes for anybody")
+    if affected:
         raise typer.Exit(1)
 
 
@@ -285,32 +315,6 @@ def _load(directory: Path) -> PolicySet:
 
 def _count(things: Sized, one: str, many: str) -> str:
     return f"{len(things)} {one if len(things) == 1 else many}"
-
-
-def _as_json(explanation: Explanation) -> dict[str, object]:
-    return {
-        "operation": explanation.operation,
-        "caller": explanation.caller,
-        "policy": explanation.policy,
-        "reason": explanation.reason,
-        "values": {value.path: {"value": value.value, "from": value.origin} for value in explanation.values},
-    }
-
-
-def _print_table(explanation: Explanation) -> None:
-    console = Console(width=_TABLE_CHARS)
-    who = f"{explanation.operation} by {explanation.caller}"
-    if explanation.policy is None:
-        console.print(f"{who}: refused, {explanation.reason}", highlight=False, markup=False)
-        return
-    console.print(f"{who}: policy {explanation.policy}, {explanation.reason}", highlight=False, markup=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("path", "value", "from"):
-        table.add_column(heading, no_wrap=True)
-    for value in explanation.values:
-        shown = value.value if isinstance(value.value, str) else json.dumps(value.value)
-        table.add_row(value.path, shown, value.origin)
-    console.print(table)
 
 
 def _print_comparison(

@@ -17,7 +17,7 @@ GATEWAY = ROOT / "gateway"
 # Arrows point down, and sideways only within one room or, outside the rooms, within one line.
 LAYERS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "shown"),
     ("demo",),
     ("process", "forget", "simulator"),
     ("app",),
@@ -39,6 +39,7 @@ TOPS = {
     "reload": ("app",),
     "simulator": ("cli", "demo"),
     "demo": ("cli",),
+    "shown": ("cli",),
 }
 
 # The file's name says what it may touch.

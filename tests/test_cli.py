@@ -31,7 +31,7 @@ def run(
     )
 
 
-@pytest.mark.parametrize("command", ["serve", "simulate", "demo", "check", "explain", "forget"])
+@pytest.mark.parametrize("command", ["serve", "simulate", "demo", "check", "explain", "diff", "forget"])
 def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
@@ -99,6 +99,74 @@ def test_explain_says_why_a_request_would_be_refused_and_exits_with_1(tmp_path: 
         done = run("explain", "--operation", operation, "--policies", str(tmp_path))
         assert done.returncode == 1
         assert why in done.stdout
+
+
+SECRET, OTHER = "ab" * 32, "cd" * 32
+CANARY = "canary-of-a-header"
+SETS = {
+    "old": {
+        "callers.yaml": f'callers: {{billing: {{secret_sha256: "{SECRET}"}}}}\n',
+        "checks.yaml": f"match: {{operations: ['*']}}\nheaders: {{set: {{X-Key: {CANARY}}}}}\n",
+    },
+    "new": {
+        "callers.yaml": f'callers: {{billing: {{secret_sha256: "{OTHER}", operations: [healthcheck]}}}}\n',
+        "checks.yaml": "match: {operations: ['*']}\ntimeout: {answer: 100s}\nheaders: {set: {X-Key: other}}\n",
+    },
+}
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    for directory, files in SETS.items():
+        (tmp_path / directory).mkdir()
+        for name, text in files.items():
+            (tmp_path / directory / name).write_text(text)
+    return tmp_path
+
+
+def test_diff_says_to_whom_what_happens_and_exits_with_1(sets: Path) -> None:
+    done = run("diff", "old", "new", cwd=sets)
+    assert (done.returncode, done.stderr) == (1, "")
+    refused = "submit_eligibility, submit_eligibility_x12, list_transactions, get_transaction, submit_discovery, "
+    assert done.stdout.splitlines() == [
+        "billing: whatever is asked for",
+        "  caller.secret_sha256 1 secret -> 1 secret: "
+        "1 secret is accepted that was not; 1 secret is no longer accepted",
+        f"billing: {refused}submit_discovery_x12, list_discoveries, get_discovery",
+        "  is refused from now on: the caller's entry no longer lists it",
+        "billing: healthcheck",
+        "  timeout.answer 125s -> 100s: the upstream has 100s to answer instead of 125s",
+        "  timeout.caller 130s -> 105s: a caller is answered within 105s instead of 130s, by a 504 if need be",
+        "  headers.set.x-key: the header is set to another value",
+    ]
+
+
+def test_diff_speaks_json_to_machines_and_shows_neither_a_digest_nor_a_header(sets: Path) -> None:
+    done = run("diff", "old", "new", "--format", "json", cwd=sets)
+    assert done.returncode == 1
+    secrets, refused, others = json.loads(done.stdout)
+    assert (secrets["callers"], secrets["requests"]) == (["billing"], [])
+    assert (refused["changes"][0]["path"], refused["changes"][0]["old"]) == ("", None)
+    assert [change["path"] for change in others["changes"]] == ["timeout.answer", "timeout.caller", "headers.set.x-key"]
+    assert not [word for word in (SECRET, OTHER, CANARY) if word in done.stdout]
+
+
+def test_a_set_that_does_the_same_changes_nothing_for_anybody(sets: Path) -> None:
+    done = run("diff", "old", "old", cwd=sets)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing changes for anybody\n", "")
+    assert run("diff", "new", "new", "--format", "json", cwd=sets).stdout == "[]\n"
+
+
+def test_diff_reports_the_problems_of_both_sets_and_exits_with_2(sets: Path) -> None:
+    (sets / "old" / "checks.yaml").write_text("match: {operations: [nope]}\nspeed: 1\n")
+    (sets / "new" / "checks.yaml").write_text("match: {operations: [nope]}\n")
+    done = run("diff", "old", "new", cwd=sets)
+    assert (done.returncode, done.stdout) == (2, "")
+    places = ["old/checks.yaml:1", "old/checks.yaml:2", "new/checks.yaml:1"]
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == places
+    done = run("diff", "old", "nowhere", cwd=sets)
+    assert done.returncode == 2
+    assert f"{sets}/nowhere: found no directory" in done.stderr
 
 
 def test_a_caller_or_an_operation_that_is_none_is_a_usage_error() -> None:
