@@ -98,6 +98,24 @@ def serve() -> None:
     raise typer.Exit(code)
 
 
+@app.command("healthcheck")
+def healthcheck_command(
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Asked instead of /readyz at GATEWAY_ADMIN_LISTEN: http://HOST[:PORT]/PATH."),
+    ] = None,
+) -> None:
+    """Ask whether the gateway of this machine is ready, on its admin port: what a container's health check runs.
+
+    Needs GATEWAY_ADMIN_LISTEN (or …_FILE) where that is not the default, and no other setting.
+
+    Exit codes: 0 it is ready, 1 it is not, or nobody answers within 3 s, 2 the command or the address is wrong.
+    """
+    from gateway.healthcheck import healthcheck
+
+    raise typer.Exit(healthcheck(os.environ, url))
+
+
 @app.command()
 def simulate(
     listen: Annotated[

@@ -19,7 +19,7 @@ LAYERS = (
     ("__main__",),
     ("cli", "shown"),
     ("demo",),
-    ("process", "forget", "simulator"),
+    ("process", "forget", "healthcheck", "simulator"),
     ("app",),
     ("start", "reload"),
     ("http", "pipeline"),
@@ -35,6 +35,7 @@ TOPS = {
     "process": ("cli",),
     "app": ("process", "demo"),
     "forget": ("cli",),
+    "healthcheck": ("__main__", "cli"),  # the former without all that the latter imports
     "start": ("app", "cli", "reload"),
     "reload": ("app",),
     "simulator": ("cli", "demo"),
@@ -77,7 +78,7 @@ MAY_READ_FILES = {
     "policy/files.py": frozenset({"pathlib", "ruamel"}),
     "policy/last_good.py": frozenset({"pathlib"}),
 }
-ENVIRONMENT = ("cli.py", "demo/stage.py")  # the latter hands it on to the processes it starts
+ENVIRONMENT = ("__main__.py", "cli.py", "demo/stage.py")  # the last hands it on to the processes it starts
 BANNED_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types")
 MAX_LINES = 400
 MAX_LINES_OF = {"pipeline.py": 120}

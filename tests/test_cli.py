@@ -31,7 +31,7 @@ def run(
     )
 
 
-@pytest.mark.parametrize("command", ["serve", "simulate", "demo", "check", "explain", "diff", "forget"])
+@pytest.mark.parametrize("command", ["serve", "healthcheck", "simulate", "demo", "check", "explain", "diff", "forget"])
 def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
