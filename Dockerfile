@@ -47,6 +47,8 @@ ENV PATH=/opt/gateway/bin:$PATH \
     GATEWAY_LISTEN=0.0.0.0:8080 \
     GATEWAY_ADMIN_LISTEN=0.0.0.0:9090 \
     GATEWAY_POLICIES=/etc/gateway/policies
+# Whatever it needs of the base, time zones among it, is there.
+RUN eligibility-gateway check
 EXPOSE 8080 9090
 # By number: Kubernetes cannot tell whether a name is root.
 USER 65532:65532
