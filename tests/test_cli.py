@@ -130,8 +130,7 @@ def test_diff_says_to_whom_what_happens_and_exits_with_1(sets: Path) -> None:
     refused = "submit_eligibility, submit_eligibility_x12, list_transactions, get_transaction, submit_discovery, "
     assert done.stdout.splitlines() == [
         "billing: whatever is asked for",
-        "  caller.secret_sha256 1 secret -> 1 secret: "
-        "1 secret is accepted that was not; 1 secret is no longer accepted",
+        "  caller.secret_sha256 1 secret -> 1 secret: 1 secret is newly accepted; 1 secret is no longer accepted",
         f"billing: {refused}submit_discovery_x12, list_discoveries, get_discovery",
         "  is refused from now on: the caller's entry no longer lists it",
         "billing: healthcheck",

@@ -18,7 +18,7 @@ from gateway.operations import OPERATIONS, QUESTIONS, OperationName
 from gateway.policy.files import PolicySet
 from gateway.policy.match import Route
 from gateway.policy.model import ANONYMOUS, CallerEntry, DedupClause, DedupMode, Policy
-from gateway.policy.sentences import ALONG, COUNTED, SECRETS, SENTENCES, VOIDED, Chosen, Listed, Sentence
+from gateway.policy.sentences import ALONG, COUNTED, NOT_KEPT, SECRETS, SENTENCES, VOIDED, Chosen, Listed, Sentence
 from gateway.policy.values import write_duration
 
 Request = OperationName | str  # an operation, or a route as a file has it
@@ -126,18 +126,26 @@ def _of_caller(old: PolicySet, new: PolicySet, name: str) -> Iterator[Change]:
         return
     gained = {digest for digest, owner in after.items() if owner == name and before.get(digest) != name}
     lost = {digest for digest, owner in before.items() if owner == name and after.get(digest) != name}
+    taken, given = gained & before.keys(), lost & after.keys()
     if name not in old.callers:
         known_by = "by sending none" if name == ANONYMOUS else f"by {_secrets(len(gained))}"
         yield Change(says=f"is a caller from now on, known {known_by}")
-    elif gained or lost:
+        if taken:
+            yield Change(path="caller.secret_sha256", says=_counted(SECRETS.taken, len(taken), was=True))
+        return
+    told = (
+        _counted(SECRETS.gained, len(gained - taken)),
+        _counted(SECRETS.taken, len(taken), was=True),
+        _counted(SECRETS.lost, len(lost - given)),
+        _counted(SECRETS.given, len(given)),
+    )
+    if says := "; ".join(filter(None, told)):
         yield Change(
             path="caller.secret_sha256",
             old=_secrets(list(before.values()).count(name)),
             new=_secrets(list(after.values()).count(name)),
-            says="; ".join(_of_secrets(len(gained), len(lost))),
+            says=says,
         )
-    if taken := len(gained & before.keys()):
-        yield Change(path="caller.secret_sha256", says=SECRETS.other.format(new=_are(taken, "was", "were")))
 
 
 def _may_ask(policies: PolicySet, name: str) -> bool:
@@ -151,19 +159,14 @@ def _digests(policies: PolicySet) -> dict[str, str]:
     return {digest: caller.name for caller in policies.callers.values() for digest in caller.entry.digests}
 
 
-def _of_secrets(gained: int, lost: int) -> Iterator[str]:
-    if gained:
-        yield SECRETS.gained.format(new=_are(gained))
-    if lost:
-        yield SECRETS.lost.format(old=_are(lost))
+def _counted(sentence: str, count: int, *, was: bool = False) -> str:
+    """A sentence of so many secrets; of none there is none."""
+    verb = ("was" if was else "is") if count == 1 else ("were" if was else "are")
+    return sentence.format(secrets=f"{_secrets(count)} {verb}") if count else ""
 
 
 def _secrets(count: int) -> str:
     return f"{count} secret" if count == 1 else f"{count} secrets"
-
-
-def _are(count: int, one: str = "is", many: str = "are") -> str:
-    return f"{_secrets(count)} {one if count == 1 else many}"
 
 
 # --- what governs ---------------------------------------------------------------------------------------------------
@@ -304,7 +307,9 @@ def _told(path: str, sentence: Sentence, old: Any, new: Any, sides: _Sides) -> I
                 yield _entry(path, sentence.lost, old=one, after=voided if _is_asked(path, one, sentence) else "")
         case Chosen(says, voids):
             was, becomes = _written(old), _written(new)
-            said = says[becomes].format(window=write_duration(sides.after.dedup.window))
+            longest_s = max(_limits(sides.after.dedup).values(), default=0.0)
+            said = NOT_KEPT if becomes == DedupMode.ENFORCE and not longest_s else says[becomes]
+            said = said.format(longest=write_duration(longest_s))
             yield Change(path=path, old=was, new=becomes, says=said + (voided if voids else ""))
         case said_of:
             was, becomes = _written(old), _written(new)

@@ -1,7 +1,8 @@
 """What a change of one value means for those who ask, one sentence for each value there is.
 
 Rules
-- Every value of a policy, and of a caller's entry, is in SENTENCES or in DECIDING: a test walks the model.
+- Every value of a policy, and of a caller's entry, is in SENTENCES, or it decides who may ask, or it is counted: a test
+  walks the model.
 - A value of `headers.set` may be a secret, and so is what a digest is made of: their sentences say neither.
 """
 
@@ -35,19 +36,32 @@ class Listed(NamedTuple):
     voids: bool = False
 
 
+class Secrets(NamedTuple):
+    """Of how many secrets came and went: to and from nobody, and from and to another caller."""
+
+    gained: str
+    taken: str
+    lost: str
+    given: str
+
+
 Sentence = Says | Chosen | Listed
 
 VOIDED: Final = "; answers given earlier are not found: what they answer is asked again, and paid for"
 COUNTED: Final = "counted alone: dedup.mode is shadow"
+NOT_KEPT: Final = "requests that come at the same time share one call, and no answer is replayed"
 ALONG: Final = "takes effect with {path}"
 
 # Which requests a value concerns is compared itself: who may ask for what, and what governs it.
 DECIDING: Final = frozenset({"match.operations", "match.callers", "match.forward", "caller.operations"})
+# Secrets are no value that is said: they are counted.
+COUNTED_ONLY: Final = frozenset({"caller.secret_sha256"})
 
-SECRETS: Final = Listed(
-    "{new} accepted that was not",
-    "{old} no longer accepted",
-    "{new} another caller's until now: whoever sends it asks in this one's name",
+SECRETS: Final = Secrets(
+    gained="{secrets} newly accepted",
+    taken="{secrets} another caller's until now, and this one's from now on",
+    lost="{secrets} no longer accepted",
+    given="{secrets} another caller's from now on",
 )
 
 SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
@@ -88,7 +102,7 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
         ),
         "dedup.mode": Chosen(
             {
-                "enforce": "one question is asked once, and its answer is replayed for at most {window}",
+                "enforce": "one question is asked once, and its answer is replayed for at most {longest}",
                 "shadow": "every request goes upstream and is paid for; what would be replayed is counted",
                 "off": "every request goes upstream and is paid for",
             }
@@ -145,7 +159,6 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
             "for nobody's answer: the latency of {new} is shown by name",
             "for nobody's answer: the latency of {old} is shown as that of `other`",
         ),
-        "caller.secret_sha256": SECRETS,
         "caller.subtenant": Says("is asked on behalf of the subtenant {new} instead of {old}", voids=True),
         "caller.subtenant_choices": Listed(
             "it may name the subtenant {new} itself",

@@ -12,7 +12,7 @@ from gateway.policy.diff import Affected, Change, diff
 from gateway.policy.files import PolicySet, load
 from gateway.policy.match import decide
 from gateway.policy.model import Caller, CallerEntry, Policy
-from gateway.policy.sentences import DECIDING, SENTENCES, Chosen, Listed, Says
+from gateway.policy.sentences import COUNTED_ONLY, DECIDING, SENTENCES, Chosen, Listed, Says
 from gateway.shown import difference_as_json, difference_lines
 from tests.policy import test_match
 
@@ -66,9 +66,8 @@ def leaves(model: type[BaseModel], at: str = "") -> Iterable[str]:
 LEAVES = {*leaves(Policy), *leaves(CallerEntry, "caller.")}
 
 
-def test_every_value_that_there_is_has_a_sentence_or_decides_who_may_ask() -> None:
-    assert {*SENTENCES, *DECIDING} == LEAVES
-    assert not SENTENCES.keys() & DECIDING
+def test_every_value_that_there_is_has_a_sentence_or_decides_who_may_ask_or_is_counted() -> None:
+    assert sorted((*SENTENCES, *DECIDING, *COUNTED_ONLY)) == sorted(LEAVES)
 
 
 CHANGED: Mapping[str, tuple[RAW, RAW]] = {
@@ -125,7 +124,7 @@ def test_a_sentence_names_nothing_but_what_was_and_what_becomes(sentence: Says |
         case Listed(gained, lost, other):
             said = [gained, lost, other]
     for one in said:
-        assert "{" not in one.format(old="", new="", window="")
+        assert "{" not in one.format(old="", new="", longest="")
 
 
 # --- in the operator's terms ----------------------------------------------------------------------------------------
@@ -164,6 +163,18 @@ DIFFERENCES: list[tuple[RAW, RAW, str, tuple[str | None, str | None, str]]] = [
         {"dedup": ENFORCED},
         "dedup.mode",
         ("off", "enforce", "one question is asked once, and its answer is replayed for at most 1d"),
+    ),
+    (
+        {},
+        {"dedup": ENFORCED | {"window": "30d", "outcomes": {"eligible": "24h", "ineligible": "1h"}}},
+        "dedup.mode",
+        ("off", "enforce", "one question is asked once, and its answer is replayed for at most 1d"),
+    ),
+    (
+        {},
+        {"dedup": {"mode": "enforce"}},
+        "dedup.mode",
+        ("off", "enforce", "requests that come at the same time share one call, and no answer is replayed"),
     ),
     ({}, {"dedup": ENFORCED}, "dedup.window", ("0ms", "1d", "takes effect with dedup.mode")),
     (
@@ -388,12 +399,12 @@ def test_callers_and_requests_to_which_the_same_happens_stand_together() -> None
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (DIGESTS[:1], DIGESTS[:2], ["1 secret -> 2 secrets: 1 secret is accepted that was not"]),
+        (DIGESTS[:1], DIGESTS[:2], ["1 secret -> 2 secrets: 1 secret is newly accepted"]),
         (DIGESTS, DIGESTS[:1], ["3 secrets -> 1 secret: 2 secrets are no longer accepted"]),
         (
             DIGESTS[:1],
             DIGESTS[1:],
-            ["1 secret -> 2 secrets: 2 secrets are accepted that was not; 1 secret is no longer accepted"],
+            ["1 secret -> 2 secrets: 2 secrets are newly accepted; 1 secret is no longer accepted"],
         ),
         (DIGESTS[:2], DIGESTS[1::-1], []),
     ],
@@ -406,17 +417,33 @@ def test_secrets_are_counted_and_never_shown(old: list[str], new: list[str], exp
     assert not any(digest in str(shown) for digest in DIGESTS)
 
 
-def test_a_secret_that_becomes_anothers_is_told_for_who_sends_it_is_somebody_else() -> None:
-    old = made_of(
-        [policy()], [caller("former", secret_sha256=list(DIGESTS[:2])), caller("idle", operations=["healthcheck"])]
+def test_a_secret_that_becomes_anothers_is_told_on_both_sides() -> None:
+    sets = (
+        made_of(
+            [policy()],
+            [caller("a", secret_sha256=list(DIGESTS[:held])), caller("b", secret_sha256=list(DIGESTS[held:]))],
+        )
+        for held in (2, 1)
     )
-    new = made_of(
-        [policy()], [caller("latter", secret_sha256=list(DIGESTS[:2])), caller("idle", operations=["healthcheck"])]
-    )
-    assert lines(old, new)[:3] == [
+    assert lines(*sets) == [
+        "a: whatever is asked for",
+        "  caller.secret_sha256 2 secrets -> 1 secret: 1 secret is another caller's from now on",
+        "b: whatever is asked for",
+        "  caller.secret_sha256 1 secret -> 2 secrets: "
+        "1 secret was another caller's until now, and this one's from now on",
+    ]
+
+
+def test_a_caller_that_is_renamed_takes_its_secrets_along() -> None:
+    old, new = (made_of([policy()], [caller(name, secret_sha256=list(DIGESTS[:2]))]) for name in ("former", "latter"))
+    assert lines(old, new) == [
         "latter: whatever is asked for",
         "  is a caller from now on, known by 2 secrets",
-        "  caller.secret_sha256: 2 secrets were another caller's until now: whoever sends it asks in this one's name",
+        "  caller.secret_sha256: 2 secrets were another caller's until now, and this one's from now on",
+        "former: every operation",
+        "  is refused from now on: the caller is no longer declared",
+        "latter: every operation",
+        "  may ask from now on (policy p)",
     ]
 
 
@@ -552,6 +579,15 @@ def test_comments_order_and_the_names_of_callers_files_are_no_change(tmp_path: P
         "checks.yml": f"headers:\n  set: {{X-Site: north, x-key: {CANARY}}}\nmatch: {{operations: ['*']}}\n",
     }
     assert diff(directory(tmp_path / "old", FILES), directory(tmp_path / "new", other)) == ()
+
+
+def test_routes_are_named_beside_every_operation() -> None:
+    asking = [caller("a")]
+    match = {"operations": ["*"], "forward": ["GET /b", "GET /a"]}
+    assert lines(made_of([policy("old", match=match)], asking), made_of([policy("new", match=match)], asking)) == [
+        "a: every operation, GET /a, GET /b",
+        "  policy old -> new: another policy governs, with the same values",
+    ]
 
 
 def test_a_policy_that_is_renamed_is_only_that(tmp_path: Path) -> None:
