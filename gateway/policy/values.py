@@ -51,6 +51,8 @@ def read_duration(value: object) -> object:
 
 def write_duration(seconds: float) -> str:
     """The shortest spelling of a duration: the largest unit that divides it."""
+    if seconds == 0:
+        return "0s"
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
             return f"{seconds / _UNIT_S[unit]:.0f}{unit}"

@@ -176,7 +176,7 @@ DIFFERENCES: list[tuple[RAW, RAW, str, tuple[str | None, str | None, str]]] = [
         "dedup.mode",
         ("off", "enforce", "requests that come at the same time share one call, and no answer is replayed"),
     ),
-    ({}, {"dedup": ENFORCED}, "dedup.window", ("0ms", "1d", "takes effect with dedup.mode")),
+    ({}, {"dedup": ENFORCED}, "dedup.window", ("0s", "1d", "takes effect with dedup.mode")),
     (
         {"dedup": ENFORCED},
         {"dedup": {"mode": "shadow", "window": "12h"}},

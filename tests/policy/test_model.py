@@ -77,7 +77,7 @@ def test_anything_else_is_no_duration(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(86400.0, "1d"), (90000.0, "25h"), (125.0, "125s"), (120.0, "2m"), (0.25, "250ms"), (1.5, "1500ms"), (0.0, "0ms")],
+    [(86400.0, "1d"), (90000.0, "25h"), (125.0, "125s"), (120.0, "2m"), (0.25, "250ms"), (1.5, "1500ms"), (0.0, "0s")],
 )
 def test_a_duration_is_written_in_the_largest_unit_that_divides_it(seconds: float, text: str) -> None:
     assert write_duration(seconds) == text
