@@ -71,7 +71,8 @@ def put_stop_watch() -> None:
 def crowded(**options: Any) -> Metrics:  # noqa: ANN401 - the app's own
     """The metrics of a process that has served many."""
     payers = [f"PAYER-{number:02}" for number in range(PAYERS)]
-    metrics = Metrics(**{**options, "payers": payers})
+    metrics = Metrics(**options)
+    metrics.expect(callers=(), payers=payers)
     for operation in OperationName:
         for caller in range(CALLERS):
             for kind in DecisionKind if operation in QUESTIONS else (None,):

@@ -7,12 +7,14 @@ Facts
   a request does, so it is asked no more once the connection is there.
 
 Rules
-- Every batch ends within its time: with an answer to each command, or lost, and why.
+- Every batch ends within its time: with an answer to each command, or lost, and why. One that had to wait for its
+  connection may be lost before Redis is late: its answer still has its place, and the connection is as good as new.
 - A batch whose answers were lost with their connection is sent once more on the next one: only what may be repeated
   is sent here.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -25,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 CONNECT_S: Final = 1.0  # with TLS, AUTH and a Sentinel to be asked; a batch waits no longer than its own time
 _SENDS: Final = 2
 _INSIST_S: Final = 0.1
+_SLACK_S: Final = 0.005
 _NOT_YET: Final = object()
 _DEMOTED: Final = ("READONLY", "MASTERDOWN")  # a primary that became a replica: the next connection finds the new one
 
@@ -34,7 +37,7 @@ Answers = list[Any]  # bytes, int, None, lists of them, or hiredis.ReplyError
 class Batch:
     """Commands that travel together; `ended` is called once, with an answer to each or with why there is none."""
 
-    __slots__ = ("answers", "ended", "give_up_at", "packed", "sends", "size")
+    __slots__ = ("answers", "ended", "give_up_at", "packed", "sends", "sent_at", "size")
 
     def __init__(
         self,
@@ -49,6 +52,17 @@ class Batch:
         self.ended = ended
         self.answers: Answers = []
         self.sends = 0
+        self.sent_at = math.inf
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.give_up_at == math.inf
+
+    def give_up(self, error: BaseException) -> None:
+        """End it without its answers, which nobody hears when they come."""
+        self.ended(error)
+        self.ended, self.give_up_at = _unheard, math.inf
 
 
 class _Session(asyncio.Protocol):
@@ -70,6 +84,7 @@ class _Session(asyncio.Protocol):
 
     def send(self, batch: Batch) -> None:
         batch.sends += 1
+        batch.sent_at = asyncio.get_running_loop().time()
         self.sent.append(batch)
         self._transport.write(batch.packed)
 
@@ -107,8 +122,10 @@ class _Session(asyncio.Protocol):
 class Line:
     """Opens a connection when there is something to send, and another when that one was cut."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, answer_s: float) -> None:
+        """`answer_s`: Redis answers within that time, or its connection is given up."""
         self._pool = pool
+        self._answer_s = answer_s
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Batch] = []
         self._session: _Session | None = None
@@ -178,10 +195,11 @@ class Line:
         now = self._loop.time()
         lost: list[Batch] = []
         for batch in session.sent:
-            if self._is_closed or batch.sends >= _SENDS or batch.give_up_at <= now:
+            if self._is_closed or batch.is_given_up or batch.sends >= _SENDS or batch.give_up_at <= now:
                 lost.append(batch)
             else:
                 batch.answers.clear()
+                batch.sent_at = math.inf
                 self.send(batch)
         _lose(lost, error)
 
@@ -189,18 +207,31 @@ class Line:
         """Lose what has waited for too long; where an answer is overdue, a place may have been lost."""
         self._timer = None
         now = self._loop.time()
-        if self._session is not None and any(batch.give_up_at <= now for batch in self._session.sent):
+        sent = tuple(self._session.sent) if self._session is not None else ()
+        if self._session is not None and any(now - batch.sent_at >= self._answer_s - _SLACK_S for batch in sent):
             self._session.end(TimeoutError())
+        else:
+            for batch in sent:
+                if batch.give_up_at <= now:
+                    batch.give_up(TimeoutError())
         overdue = [batch for batch in self._waiting if batch.give_up_at <= now]
         self._waiting = [batch for batch in self._waiting if batch.give_up_at > now]
         _lose(overdue, TimeoutError())
         under_way = [*self._waiting, *(self._session.sent if self._session is not None else ())]
         if under_way and self._timer is None:
-            self._timer = self._loop.call_at(min(batch.give_up_at for batch in under_way), self._look)
+            self._timer = self._loop.call_at(min(self._look_at(batch) for batch in under_way), self._look)
+
+    def _look_at(self, batch: Batch) -> float:
+        """When something is to be done for a batch that is under way."""
+        return min(batch.give_up_at, batch.sent_at + self._answer_s)
 
     def _lose_waiting(self, error: BaseException) -> None:
         waiting, self._waiting = self._waiting, []
         _lose(waiting, error)
+
+
+def _unheard(_: Answers | BaseException) -> None:
+    pass
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -185,7 +185,7 @@ class Store:
         server = self._servers.get(name)
         if server is None:
             breaker = self._new_breaker() if self._new_breaker is not None else None
-            server = self._servers[name] = _Server(name, Line(client().connection_pool), breaker)
+            server = self._servers[name] = _Server(name, Line(client().connection_pool, self._answer_s), breaker)
         return server
 
     def _send(self, server: _Server, calls: Sequence[_Call]) -> None:
