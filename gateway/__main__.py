@@ -1,6 +1,7 @@
 """`eligibility-gateway`, and `python -m gateway`, which is the same."""
 
 import os
+import signal
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> None:
         from gateway.healthcheck import healthcheck  # noqa: PLC0415
 
         sys.exit(healthcheck(os.environ))
+    if sys.argv[1:2] == ["serve"]:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is heard: it asks for policies that are read anyway
     from gateway.cli import main as run  # noqa: PLC0415
 
     run()

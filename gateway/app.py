@@ -31,7 +31,6 @@ from gateway.http.upstream import CallObservers, Upstream, open_session
 from gateway.in_flight import InFlight
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
-from gateway.policy.explain import describe
 from gateway.policy.files import PolicySet
 from gateway.recovery.step import RecoverStep
 from gateway.recovery.step import Sources as RecoverySources
@@ -77,7 +76,8 @@ async def open_gateway(
     `now` is the clock of what is measured, never of what is limited. Raises StartError and PolicyFilesError.
     """
     metrics = _metrics(log)
-    policies = Policies(settings, metrics, log)
+    policies = Policies(settings, metrics, log, _new_id)
+    await policies.open()
     in_flight = InFlight()
     sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
@@ -125,7 +125,7 @@ async def open_gateway(
         view = AdminView(
             exposition=metrics.exposition,
             is_ready=lambda: not ingress.is_draining,
-            policies=lambda: describe(policies.current),
+            policies=policies.describe,
         )
         admin = await _listen(stack, _admin_runner(view), "admin_listen", settings.admin_listen)
         traffic = await _listen(stack, _traffic_runner(ingress), "listen", settings.listen)

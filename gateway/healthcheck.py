@@ -6,9 +6,11 @@ Rules
 - It follows neither a redirect nor a proxy: only who was asked can say that it is ready.
 """
 
+import socket
 import sys
-import time
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
@@ -54,15 +56,26 @@ def healthcheck(environment: Mapping[str, str], url: str | None = None) -> int:
 
 
 def _status(host: str, port: int, path: str) -> int:
-    ends_at = time.monotonic() + LIMIT_S
     connection = HTTPConnection(host, port, timeout=LIMIT_S)
+    # A timeout of the socket is one for each piece that comes; whoever sends them one by one is cut off by this one.
+    limit = threading.Timer(LIMIT_S, _cut, [connection])
+    limit.daemon = True
+    limit.start()
     try:
-        connection.connect()
-        connection.sock.settimeout(max(ends_at - time.monotonic(), 0.001))
         connection.request("GET", path, headers={"Connection": "close"})
         return connection.getresponse().status
+    except (OSError, HTTPException):
+        if not limit.is_alive():
+            raise TimeoutError from None
+        raise
     finally:
+        limit.cancel()
         connection.close()
+
+
+def _cut(connection: HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):  # it has no socket until it is connected
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _admin_address(environment: Mapping[str, str]) -> tuple[str, int]:

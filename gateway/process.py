@@ -29,22 +29,28 @@ def run(settings: Settings, log: Log) -> int:
     SIGHUP has the policy files read. Raises StartError and PolicyFilesError.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings, log))
+        try:
+            return runner.run(_serve(settings, log))
+        except asyncio.CancelledError:  # it was told to end before it had begun
+            return 0
 
 
 async def _serve(settings: Settings, log: Log) -> int:
-    ending = Ending(settings.drain_grace_s)
+    ending = Ending(settings.drain_grace_s, asyncio.current_task())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.signalled, number)
     loop.add_signal_handler(signal.SIGHUP, _nothing)  # what is being started reads the files anyway
     async with open_gateway(settings, log) as gateway, watching(gateway):
+        ending.starting = None
         loop.add_signal_handler(signal.SIGHUP, gateway.policies.look)
         _spare_the_garbage_collector()
         await ending.has_begun.wait()
         log.info("draining", in_flight=gateway.ingress.in_flight, flights=gateway.flights.count)
         left = await drain(gateway, ending, settings.drain_timeout_s)
-        log.info("stopped", in_flight=left.requests, flights=left.flights, drained=not any(left))
+        (log.warning if any(left) else log.info)(
+            "stopped", in_flight=left.requests, flights=left.flights, answers=left.answers, drained=not any(left)
+        )
     return 1 if any(left) else 0
 
 
@@ -53,15 +59,18 @@ def _nothing() -> None:
 
 
 class Ending:
-    """How a process is asked to end."""
+    """How a process is asked to end; `starting` has nothing in flight yet, and ends at once."""
 
-    def __init__(self, grace_s: float = 0.0) -> None:
+    def __init__(self, grace_s: float = 0.0, starting: "asyncio.Task[Any] | None" = None) -> None:
         self.grace_s = grace_s
+        self.starting = starting
         self.has_begun = asyncio.Event()
         self.hurries = asyncio.Event()
 
     def signalled(self, number: signal.Signals) -> None:
         """Begin to end; asked again, hurry."""
+        if self.starting is not None:
+            self.starting.cancel()
         if self.has_begun.is_set():
             self.hurries.set()
         if number == signal.SIGINT:
@@ -70,24 +79,27 @@ class Ending:
 
 
 class Left(NamedTuple):
-    """What had not ended in time, and was handed over."""
+    """What had not ended in time: requests that were told so, flights that were handed over, answers lost to Redis."""
 
     requests: int
     flights: int
+    answers: int
 
 
 async def drain(gateway: Gateway, ending: Ending, timeout_s: float) -> Left:
     """Let what is in flight end; return what did not, and had to be handed over."""
+    untaken = gateway.flights.untaken
     gateway.ingress.drain()
     await _until(ending.hurries.wait(), timeout_s=ending.grace_s)
     await gateway.traffic.stop()
     await _until(_idle(gateway), ending.hurries.wait(), timeout_s=timeout_s)
-    left = Left(gateway.ingress.in_flight, gateway.flights.count)
-    if any(left):
+    flights = gateway.flights.count
+    if flights or gateway.ingress.in_flight:
         await gateway.flights.close()
         gateway.ingress.stop()
         await _until(gateway.ingress.idle(), timeout_s=_LAST_WORDS_S)
-    return left
+    requests = gateway.ingress.stopped + gateway.ingress.in_flight
+    return Left(requests, flights, gateway.flights.untaken - untaken)
 
 
 async def _idle(gateway: Gateway) -> None:

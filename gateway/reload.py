@@ -5,16 +5,22 @@ Rules
   said once; the last good one stays, also across a restart where there is a place to keep it.
 - The directory is read again and again, not watched: a ConfigMap swaps a link and a network file system tells nobody,
   and neither matters to whoever compares what stands there. What is new counts when it has stood still for a moment:
-  of three files that are copied, two may be a good set as well.
+  of three files that are copied two may be a good set as well. But whoever writes without end is not waited for.
 - SIGHUP: at once, and in any case with a word.
+- A file system that does not answer holds up neither requests nor the end of the process, and is said like a file that
+  cannot be read: somebody who was taken away may be waiting for that to count.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
 
 from gateway.policy.documents import PolicyFilesError, Problem, Reading, Refusal
+from gateway.policy.explain import describe
 from gateway.policy.files import Files, PolicySet, parse, read
 from gateway.policy.last_good import keep, kept
 from gateway.policy.model import ANONYMOUS
@@ -24,38 +30,57 @@ from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 
 _SETTLE_S: Final = 0.5
+_SETTLE_ROUNDS: Final = 20
+LIMIT_S: Final = 30.0
 _PROBLEMS_SHOWN: Final = 50
+
+T = TypeVar("T")
 
 
 class Policies:
     """The policies in force, and the watch over the directory from which they come."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, log: Log, new_id: Callable[[], str], limit_s: float = LIMIT_S
+    ) -> None:
+        self._settings = settings
+        self._limit_s = limit_s
+        self._metrics = metrics
+        self._log = log
+        self._new_id = new_id
+        self._asked = asyncio.Event()
+        self._hanging: threading.Thread | None = None
+        self._seen: Files | None = None
+        self._refused: tuple[str, ...] = ()
+        self._origin = ""
+        self.current: PolicySet
+
+    async def open(self) -> None:
         """Read them.
 
         Raises PolicyFilesError where neither the directory nor what was kept can be used, and StartError where nothing
         can be kept.
         """
-        self._settings = settings
-        self._metrics = metrics
-        self._log = log
-        self._asked = asyncio.Event()
-        self._seen = read(settings.policies)
         try:
-            self.current = self._usable(self._seen)
+            self._seen = await self._in_time(partial(read, self._settings.policies))
+            policies = await self._in_time(partial(self._usable, self._seen))
         except PolicyFilesError as error:
-            self.current = self._restored(error)
-        else:
-            try:
-                self._keep(self._seen)
-            except OSError as error:
-                raise StartError(self._not_kept(error)) from error
-            metrics.policies_read(Reading.ADOPTED)
-            metrics.policies_in_force(self.current.digest, "directory")
+            self._take(self._restored(error), "last_good")
+            self._refuse(error)
+            self._log.warning("the last good policies are in force", digest=self.current.digest)
+            return
+        if (trouble := await self._kept(self._seen)) is not None:
+            raise StartError(trouble)
+        self._take(policies, "directory")
+        self._metrics.policies_read(Reading.ADOPTED)
 
     def look(self) -> None:
         """Have `watch` read the directory now, and say what came of it."""
         self._asked.set()
+
+    def describe(self) -> dict[str, object]:
+        """What is in force and where it is from, and why what stands in the directory is not."""
+        return {"origin": self._origin, "refused": list(self._refused), **describe(self.current)}
 
     async def watch(self, adopt: Callable[[PolicySet], None]) -> None:
         """Until cancelled, hand over each set that takes the place of another."""
@@ -66,47 +91,55 @@ class Policies:
             is_asked = self._asked.is_set()
             self._asked.clear()
             try:
-                files = await self._settled(is_asked=is_asked)
+                files = await self._settled()
                 if is_asked or files != self._seen:
                     self._seen = files
                     await self._consider(files, adopt)
+            except PolicyFilesError as error:
+                if isinstance(error, _Silent):
+                    self._seen = None  # whatever stands there is looked at when it answers again
+                if is_asked or self._refused != _sentences(error):
+                    self._refuse(error)
             except Exception as defect:  # noqa: BLE001 - whatever we did wrong, the next set may be a good one
                 self._metrics.policies_read(Refusal.INVALID)
                 self._log.error("defect", error=type(defect).__name__)
 
-    async def _settled(self, *, is_asked: bool) -> Files:
-        files = await asyncio.to_thread(read, self._settings.policies)
-        while not is_asked and files != self._seen:
+    async def _settled(self) -> Files:
+        reading = partial(read, self._settings.policies)
+        files = await self._in_time(reading)
+        for _ in range(_SETTLE_ROUNDS):
+            if files == self._seen:
+                break
             await asyncio.sleep(_SETTLE_S)
-            again, files = files, await asyncio.to_thread(read, self._settings.policies)
-            if again == files:
+            earlier, files = files, await self._in_time(reading)
+            if earlier == files:
                 break
         return files
 
     async def _consider(self, files: Files, adopt: Callable[[PolicySet], None]) -> None:
+        """Let a set take the place of the one in force, if it is another. Raises PolicyFilesError."""
         if files.digest == self.current.digest and not files.problems:
+            self._take(self.current, "directory")
             self._metrics.policies_read(Reading.UNCHANGED)
             self._log.info("policies are unchanged", digest=self.current.digest)
             return
-        try:
-            policies = await asyncio.to_thread(self._usable, files)
-        except PolicyFilesError as error:
-            self._refuse(error)
-            return
-        self.current = policies
+        policies = await self._in_time(partial(self._usable, files))
+        # Kept first: if the process dies in between, whoever was taken away does not come back with it.
+        if (trouble := await self._kept(files)) is not None:
+            self._log.warning("policies are not kept", notice=trouble)
         adopt(policies)
+        self._take(policies, "directory")
         self._metrics.policies_read(Reading.ADOPTED)
-        self._metrics.policies_in_force(policies.digest, "directory")
         self._log.info(
             "policies are in force",
             digest=policies.digest,
             policies=len(policies.policies),
             callers=len(policies.callers),
         )
-        try:
-            await asyncio.to_thread(self._keep, files)
-        except OSError as error:
-            self._log.warning("policies are not kept", notice=self._not_kept(error))
+
+    def _take(self, policies: PolicySet, origin: str) -> None:
+        self.current, self._origin, self._refused = policies, origin, ()
+        self._metrics.policies_in_force(policies.digest, origin)
 
     def _usable(self, files: Files) -> PolicySet:
         policies = parse(files)
@@ -120,29 +153,71 @@ class Policies:
         if files is None:
             raise error
         try:
-            policies = self._usable(files)
+            return self._usable(files)
         except PolicyFilesError:
             raise error from None
-        self._refuse(error)
-        self._metrics.policies_in_force(policies.digest, "last_good")
-        self._log.warning("the last good policies are in force", digest=policies.digest)
-        return policies
 
     def _refuse(self, error: PolicyFilesError) -> None:
+        self._refused = _sentences(error)
         self._metrics.policies_read(error.refusal)
-        for problem in error.problems[:_PROBLEMS_SHOWN]:
-            self._log.warning("policies cannot be used", reason=error.refusal.value, notice=str(problem))
-        if len(error.problems) > _PROBLEMS_SHOWN:
-            left = len(error.problems) - _PROBLEMS_SHOWN
+        for sentence in self._refused[:_PROBLEMS_SHOWN]:
+            self._log.warning("policies cannot be used", reason=error.refusal.value, notice=sentence)
+        if len(self._refused) > _PROBLEMS_SHOWN:
+            left = len(self._refused) - _PROBLEMS_SHOWN
             self._log.warning("policies cannot be used", notice=f"and {left} more: eligibility-gateway check")
 
-    def _keep(self, files: Files) -> None:
-        if self._settings.policies_last_good is not None:
-            keep(self._settings.policies_last_good, files)
+    async def _kept(self, files: Files) -> str | None:
+        """Keep a good set where that is wanted; return what hinders that."""
+        place = self._settings.policies_last_good
+        if place is None:
+            return None
+        try:
+            await self._in_time(partial(keep, place, files, self._new_id()))
+        except OSError as error:
+            trouble = error.strerror
+        except PolicyFilesError:
+            trouble = "no answer"
+        else:
+            return None
+        return f"{variable('policies_last_good')}: found {place} ({trouble}), expected a directory to write to"
 
-    def _not_kept(self, error: OSError) -> str:
-        found = f"{self._settings.policies_last_good} ({error.strerror})"
-        return f"{variable('policies_last_good')}: found {found}, expected a directory to write to"
+    async def _in_time(self, work: Callable[[], T]) -> T:
+        """Do what may block in a thread that nobody waits for in the end. Raises _Silent if it takes too long."""
+        if self._hanging is None or not self._hanging.is_alive():  # one such thread is enough
+            ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            aside = threading.Thread(target=_carry_out, args=(work, ended), name="policies", daemon=True)
+            aside.start()
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    return await ended
+            except TimeoutError:
+                self._hanging = aside
+        raise _Silent(self._settings.policies, self._limit_s)
+
+
+class _Silent(PolicyFilesError):
+    """The file system does not answer."""
+
+    def __init__(self, directory: Path, limit_s: float) -> None:
+        found, expected = f"no answer within {limit_s:g} s", "files that can be read and checked"
+        super().__init__([Problem(str(directory.absolute()), 0, "", found, expected)], Refusal.UNREADABLE)
+
+
+def _carry_out(work: Callable[[], T], ended: "asyncio.Future[T]") -> None:
+    def tell(how: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is there any more
+            ended.get_loop().call_soon_threadsafe(lambda: None if ended.done() else how())
+
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+        tell(partial(ended.set_exception, error))
+    else:
+        tell(partial(ended.set_result, result))
+
+
+def _sentences(error: PolicyFilesError) -> tuple[str, ...]:
+    return tuple(str(problem) for problem in error.problems)
 
 
 def refuse_exposure(policies: PolicySet, settings: Settings) -> None:

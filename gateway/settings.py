@@ -129,8 +129,8 @@ class Settings(BaseModel):
     )
     policies_last_good: Annotated[Path, BeforeValidator(_directory)] | None = Field(
         default=None,
-        description="A directory in which the last good policy files are kept, for a start that finds others which "
-        "cannot be used; without it such a start fails.",
+        description="A directory, which exists, in which the last good policy files are kept, for a start that finds "
+        "others which cannot be used; without it such a start fails.",
     )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         description="`embedded` for the bundled Valkey, or the URL of a Redis: `redis://`, `rediss://`, `unix://`, "
@@ -186,12 +186,14 @@ class Settings(BaseModel):
     drain_grace_s: float = Field(
         default=5.0,
         ge=0,
+        le=3600,
         allow_inf_nan=False,
         description="After SIGTERM, to go on accepting while `/readyz` says 503 and load balancers hear of it.",
     )
     drain_timeout_s: float = Field(
         default=150.0,
         ge=0,
+        le=3600,
         allow_inf_nan=False,
         description="After that grace, for requests in flight to end; what has not is handed over.",
     )

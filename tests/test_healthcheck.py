@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -55,6 +55,24 @@ async def answering(reply: bytes | None, host: str = "127.0.0.1") -> AsyncIterat
 
     async with await asyncio.start_server(serve, host, 0) as server:
         yield server.sockets[0].getsockname()[1], asked
+
+
+async def test_whoever_answers_in_drops_is_not_waited_for() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await reader.read()  # until who asks has gone
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        done = await checked("--url", f"http://127.0.0.1:{port}/readyz")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "found no answer within 3 s" in done.stderr
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------

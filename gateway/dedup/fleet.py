@@ -193,9 +193,12 @@ class Fleet:
             given_at = claim.now - (self._sources.now() - answer.heard_at)
         return await self._finish(terms, owner, answer, given_at, is_fresh=False)
 
-    async def publish_later(self, terms: Terms, owner: str, answer: Answer) -> None:
-        """Try for a while what Redis would not take: an answer was paid for, and somebody elsewhere may wait for it."""
-        await _persistently(lambda: self.publish(terms, owner, answer))
+    async def publish_later(self, terms: Terms, owner: str, answer: Answer) -> bool:
+        """Try for a while what Redis would not take: an answer was paid for, and somebody elsewhere may wait for it.
+
+        Return whether Redis has taken it in the end.
+        """
+        return await _persistently(lambda: self.publish(terms, owner, answer))
 
     async def refresh(self, terms: Terms, owner: str, answer: Answer) -> float:
         """Let an answer that was asked for afresh take the place of an earlier one; return as `publish` does."""
@@ -220,13 +223,14 @@ class Fleet:
         return 0.0
 
 
-async def _persistently(work: Callable[[], Awaitable[object]]) -> None:
-    """Do it as soon as Redis lets it be done, or give it up after a while."""
+async def _persistently(work: Callable[[], Awaitable[object]]) -> bool:
+    """Do it as soon as Redis lets it be done, or give it up after a while; return whether it was done."""
     for pause_s in _AGAIN_AFTER_S:
         await asyncio.sleep(pause_s)
         with suppress(StoreUnavailable):
             await work()
-            return
+            return True
+    return False
 
 
 def _may_go_on(terms: Terms) -> None:

@@ -93,6 +93,7 @@ class Flights:
         self._leased: set[_Flight] = set()
         self._renewing: asyncio.TimerHandle | None = None  # one for all: a timer a flight costs more than its lease
         self.followers = 0  # who wait now, for the gauge
+        self.untaken = 0  # answers that Redis has not taken, however long it was asked
 
     async def answer(self, terms: Terms, call: Call, on_follow: Callable[[], None]) -> Outcome:
         """Lead, follow or replay; say when a wait for another's answer begins. Raises GatewayError.
@@ -241,10 +242,14 @@ class Flights:
                 with suppress(StoreUnavailable):
                     return await self._fleet.publish(flight.terms, flight.owner, answer)
             if len(self._tasks) < MAX_FOLLOWERS:  # an error too: a lease may stand there, and people wait for its end
-                self._own(self._fleet.publish_later(flight.terms, flight.owner, answer))
+                self._own(self._publish_later(flight, answer))
             return 0.0
         finally:
             self._over(flight, Followed(landing))
+
+    async def _publish_later(self, flight: _Flight, answer: Answer) -> None:
+        if not await self._fleet.publish_later(flight.terms, flight.owner, answer) and answer.outcome:
+            self.untaken += 1
 
     def _over(self, flight: _Flight, outcome: Outcome) -> None:
         self._leased.discard(flight)

@@ -116,6 +116,7 @@ class Ingress:
         self._idle.set()
         self._is_draining = False
         self._is_stopping = False
+        self.stopped = 0  # who was told that there will be no answer here
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
 
     @property
@@ -199,11 +200,13 @@ class Ingress:
             exchange.inbound = replace(exchange.inbound, body=body)
             return await self._pipeline.answer(exchange), ""
         except GatewayError as error:
+            self.stopped += isinstance(error, Stopped)
             return problem_reply(error, exchange.correlation_id), error.code
         except asyncio.CancelledError:
             if not self._is_stopping:
                 raise
             raw.task.uncancel()
+            self.stopped += 1
             return problem_reply(Stopped(), exchange.correlation_id), Stopped.code
         except Exception as defect:  # noqa: BLE001 - the caller is owed a reply, whatever we did wrong
             self._observers.on_defect(defect)

@@ -6,9 +6,10 @@ Rules
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+_MAX_VALUES: Final = 100_000  # of five hundred callers with all that can be said of each
 _BEFORE_A_QUOTE: Final = re.compile(r"(?:[^'\"\n]|'(?:[^'\"\\]|\\[^'\"])')*")  # one sign may stand in quotes
 # What ruamel.yaml raises beside its own errors, on odd tags, dates, directives and depths.
 _ODD_YAML: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -35,8 +37,8 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        path = self.path.replace("\r", "\\r").replace("\n", "\\n")  # one problem, one line
+        place = f"{_printable(self.file)}:{self.line}" if self.line else _printable(self.file)
+        path = _printable(self.path)  # one problem, one line
         where = f"{path}: " if path else ""
         return f"{place}: {where}found {self.found}, expected {self.expected}"
 
@@ -88,6 +90,10 @@ class Source:
         return loc in self.lines
 
 
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def read_document(file: str, content: bytes) -> tuple[CommentedMap, Source, list[Problem]]:
     """Return the document, where its values stand, and what hinders reading it."""
     empty = CommentedMap()
@@ -101,10 +107,14 @@ def read_document(file: str, content: bytes) -> tuple[CommentedMap, Source, list
         return empty, Source(file, {}), [Problem(file, 1, "", "bytes that are not UTF-8", "UTF-8 text")]
     except (YAMLError, *_ODD_YAML):
         return empty, Source(file, {}), [Problem(file, 1, "", "a syntax error", "one YAML 1.2 document")]
+    places = list(islice(_places(document), _MAX_VALUES + 1))
+    if len(places) > _MAX_VALUES:
+        found = f"more than {_MAX_VALUES:,} values, with those that aliases repeat"
+        return empty, Source(file, {}), [Problem(file, 1, "", found, "fewer")]
     if not isinstance(document, CommentedMap):
         found = "an empty file" if document is None else "no mapping"
         return empty, Source(file, {}), [Problem(file, 1, "", found, "a mapping with `match:` or `callers:`")]
-    return document, Source(file, MappingProxyType(_lines(document))), []
+    return document, Source(file, MappingProxyType({loc: line for loc, line in places if line is not None})), []
 
 
 def _said(problem: str) -> str:
@@ -114,15 +124,13 @@ def _said(problem: str) -> str:
     return f"a syntax error ({words})" if words else "a syntax error"
 
 
-def _lines(node: object, loc: Loc = ()) -> dict[Loc, int]:
-    lines: dict[Loc, int] = {}
+def _places(node: object, loc: Loc = ()) -> Iterator[tuple[Loc, int | None]]:
+    """Yield where each value stands, what an alias repeats as well; what a merge key brought along has no line."""
     if isinstance(node, CommentedMap):
         for key, value in node.items():
-            if key in (node.lc.data or {}):  # what a merge key brought along has no place of its own
-                lines[(*loc, key)] = node.lc.key(key)[0] + 1
-            lines |= _lines(value, (*loc, key))
+            yield (*loc, key), node.lc.key(key)[0] + 1 if key in (node.lc.data or {}) else None
+            yield from _places(value, (*loc, key))
     elif isinstance(node, CommentedSeq):
         for index, value in enumerate(node):
-            lines[(*loc, index)] = node.lc.item(index)[0] + 1
-            lines |= _lines(value, (*loc, index))
-    return lines
+            yield (*loc, index), node.lc.item(index)[0] + 1
+            yield from _places(value, (*loc, index))

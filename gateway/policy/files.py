@@ -24,6 +24,7 @@ from gateway.policy.model import ANONYMOUS, Caller, CallersFile, Policy
 from gateway.policy.values import ANY
 
 SUFFIXES: Final = (".yaml", ".yml")
+_MAX_BYTES: Final = 524_288  # a ConfigMap holds a megabyte
 _READINGS: Final = 5  # whoever writes without end is not waited for
 
 
@@ -40,7 +41,7 @@ class Files:
         """SHA-256 over names and contents, hexadecimal: the same wherever the same files stand."""
         whole = hashlib.sha256()
         for name, content in sorted(self.contents.items()):
-            for part in (name.encode(), content):
+            for part in (name.encode("utf-8", "surrogateescape"), content):
                 whole.update(len(part).to_bytes(8, "big") + part)
         return whole.hexdigest()
 
@@ -128,15 +129,38 @@ def parse(files: Files) -> PolicySet:
 def _read(directory: Path) -> Files:
     contents, problems = {}, []
     try:
-        for path in sorted(path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()):
-            try:
-                contents[path.name] = path.read_bytes()
-            except OSError as error:
-                problems.append(Problem(str(path), 1, "", error.strerror or "no access", "a readable file"))
+        for path in sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES):
+            if path.name.startswith("."):
+                continue  # an editor's, or half of something
+            found = _unusable(path) or _content(path)
+            if isinstance(found, bytes):
+                contents[path.name] = found
+            else:
+                problems.append(Problem(str(path), 0, "", *found))
     except OSError:
         place, expected = str(directory.absolute()), "a directory of policy files (GATEWAY_POLICIES)"
         problems.append(Problem(place, 0, "", "no directory", expected))
     return Files(directory, contents, tuple(problems))
+
+
+def _unusable(path: Path) -> tuple[str, str] | None:
+    """What is wrong with an entry of the directory before it is read, and what is expected."""
+    if not path.name.isprintable():
+        return "a name that cannot be printed", "letters, digits, - and _"
+    if path.suffix not in SUFFIXES:
+        return f"the ending {path.suffix}", f"{SUFFIXES[0]}, or another one for what is no policy file"
+    if not path.is_file():
+        return "a directory" if path.is_dir() else "no regular file, or a link that leads to none", "a regular file"
+    return None
+
+
+def _content(path: Path) -> bytes | tuple[str, str]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        return error.strerror or "no access", "a readable file"
+    return content if len(content) <= _MAX_BYTES else (f"more than {_MAX_BYTES:,} bytes", "fewer")
 
 
 @dataclass(slots=True)

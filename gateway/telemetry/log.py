@@ -43,7 +43,7 @@ FIELDS: Final = frozenset(
         *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
         *("dedup", "dedup_reason", "dedup_age_s", "follow_s", "own_s", "budget_s", "budget_used", "payer", "left_s"),
-        *("timed_out_by", "recovery", "outcome", "trace", "skipped", "digest", "flights"),
+        *("timed_out_by", "recovery", "outcome", "trace", "skipped", "digest", "flights", "answers"),
     },
 )
 

@@ -170,7 +170,8 @@ async def test_what_cannot_be_used_is_refused_and_said_once(mounted: ConfigMap, 
         said = [one for one in process.output() if '"policies cannot be used"' in one]
 
     assert f"{mounted.directory}/wrong.yaml:1: match.operations" in line
-    assert shown["digest"] == before
+    assert (shown["digest"], shown["origin"]) == (before, "directory")
+    assert [sentence in line for sentence in shown["refused"]] == [True]
     assert total(metrics, "policies_last_reload_successful") == 0
     assert total(metrics, 'policies_reloads_total{result="invalid"}') == 1
     assert said == [line]
@@ -235,13 +236,82 @@ async def test_after_a_restart_the_last_good_policies_are_in_force_until_there_a
         mended = await in_force(process)
         later = await metrics_of(session, process)
 
-    assert restored["digest"] == good
+    assert (restored["digest"], restored["origin"]) == (good, "last_good")
+    assert "wrong.yaml" in restored["refused"][0]
     assert f'policies_info{{digest="{good[:12]}",origin="last_good"}} 1.0' in metrics
     assert total(metrics, "policies_last_reload_successful") == 0
     assert "policies cannot be used" in said
     assert "the last good policies are in force" in said
     assert f'policies_info{{digest="{mended["digest"][:12]}",origin="directory"}} 1.0' in later
     assert oct((place / "policies.json").stat().st_mode & 0o777) == "0o600"
+
+
+async def test_once_the_directory_is_mended_to_what_was_kept_it_is_the_directory_that_governs(
+    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "last-good"
+    place.mkdir()
+    async with over(mounted, held, redis_url, policies_last_good=str(place)):
+        pass
+    mounted.swap(GOOD | {"wrong.yaml": WRONG})
+    async with over(mounted, held, redis_url, policies_last_good=str(place)) as (process, session):
+        mounted.swap(GOOD)
+        await asyncio.to_thread(process.wait_for, '"policies are unchanged"')
+        shown = await policies_of(session, process)
+        metrics = await metrics_of(session, process)
+
+    assert (shown["origin"], shown["refused"]) == ("directory", [])
+    assert f'policies_info{{digest="{shown["digest"][:12]}",origin="directory"}} 1.0' in metrics
+    assert total(metrics, "policies_last_reload_successful") == 1
+
+
+async def test_whoever_was_taken_away_does_not_come_back_with_a_set_that_could_not_be_replaced(
+    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "last-good"
+    place.mkdir()
+    async with over(mounted, held, redis_url, policies_last_good=str(place)) as (process, _):
+        kept = (place / "policies.json").read_text()
+        (place / "policies.json").unlink()
+        (place / "policies.json").mkdir()  # nothing can be put in its place any more
+        mounted.swap(GOOD | {"callers.yaml": SECRET})
+        await asyncio.to_thread(process.wait_for, '"policies are not kept"')
+        await in_force(process)
+
+    assert '"anonymous"' not in kept.replace("\\", "")
+    assert (place / "policies.json").is_dir()
+
+
+async def test_half_of_what_is_copied_is_not_in_force_for_whoever_asks_with_sighup(
+    mounted: ConfigMap, held: Held, redis_url: str
+) -> None:
+    async with over(mounted, held, redis_url, policies_poll_s="0") as (process, session):
+        mounted.swap(GOOD | {"more.yaml": "match: {operations: [get_transaction]}\n"})
+        process.popen.send_signal(signal.SIGHUP)
+        for number in range(10):
+            mounted.swap(GOOD | {"checks.yaml": CHECKS.replace("24h", f"{number + 1}h")})
+            await asyncio.sleep(0.05)
+        line = await in_force(process)
+        shown = await policies_of(session, process)
+
+    assert shown["policies"]["checks"]["dedup"]["window"] == "10h"
+    assert line["policies"] == 1
+
+
+async def test_whoever_writes_without_end_is_not_waited_for(mounted: ConfigMap, held: Held, redis_url: str) -> None:
+    async with over(mounted, held, redis_url) as (process, session):
+        mounted.swap(GOOD | {"callers.yaml": SECRET})
+        over_at = asyncio.get_running_loop().time() + 60
+        refused = 0
+        while refused != 401 and asyncio.get_running_loop().time() < over_at:
+            (mounted.directory / "..data" / "checks.yaml").write_text(
+                f"{CHECKS}# {over_at}{refused}{asyncio.get_running_loop().time()}\n"
+            )
+            await asyncio.sleep(0.1)
+            async with session.get(f"{process.url}/unknown") as response:
+                refused = response.status
+
+    assert refused == 401
 
 
 @pytest.mark.parametrize("damage", ["tampered", "torn", "absent"])

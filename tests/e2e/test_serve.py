@@ -12,7 +12,7 @@ from gateway.embedded import EmbeddedValkey
 from gateway.telemetry.log import FIELDS
 from tests.e2e.conftest import BODY, environment
 from tests.e2e.processes import serve
-from tests.running import GatewayProcess, eventually, simulator_process, total
+from tests.running import GatewayProcess, Process, eventually, simulator_process, total, url_of
 from tests.scripted import ScriptedUpstream, reply
 
 
@@ -97,6 +97,26 @@ async def test_sigterm_lets_what_is_in_flight_end_and_says_so(valkey: EmbeddedVa
         assert gateway.popen.wait(30) == 0
         gateway.end()
     assert '"drained":true' in "".join(gateway.output())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 2)])
+async def test_a_signal_while_it_waits_for_redis_is_heeded(number: signal.Signals, code: int) -> None:
+    is_waiting = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_waiting.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as silent, ScriptedUpstream() as upstream:
+        redis_url = url_of(silent).replace("http", "redis")
+        with Process("serve", environment=environment(upstream.url, redis_url)) as process:
+            async with asyncio.timeout(30):
+                await is_waiting.wait()
+            process.popen.send_signal(number)
+            ended = await asyncio.to_thread(process.popen.wait, 30)
+
+    assert ended == code  # 2: SIGHUP is no reason to end, but a Redis that does not answer is
 
 
 async def test_a_token_endpoint_that_is_not_there_is_a_wrong_address(valkey: EmbeddedValkey) -> None:

@@ -1,6 +1,7 @@
 """A process that is stopped while Redis does not answer, with an answer that it has not taken yet."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -68,3 +69,10 @@ async def test_a_second_signal_does_not_wait_for_a_redis_that_does_not_answer(ow
     owing.process.popen.send_signal(signal.SIGTERM)
     assert await owing.code() == 1  # every caller has its answer, but whoever asks again has not
     assert any('"stopped"' in line for line in owing.process.output())
+
+
+async def test_an_answer_that_redis_never_takes_is_told_by_the_exit_code(owing: Owing) -> None:
+    await owing.is_draining()
+    assert await owing.code() == 1
+    (last,) = [json.loads(line) for line in owing.process.output() if '"stopped"' in line]
+    assert (last["answers"], last["in_flight"], last["drained"], last["level"]) == (1, 0, False, "warning")

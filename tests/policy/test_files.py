@@ -1,3 +1,4 @@
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,10 +53,64 @@ def test_a_policy_is_named_by_its_file_and_callers_add_up(loaded: Loaded) -> Non
     assert found.notices == ()
 
 
-def test_a_directory_inside_is_not_read(loaded: Loaded, tmp_path: Path) -> None:
-    (tmp_path / "old.yaml").mkdir()
+def test_what_is_hidden_or_no_policy_file_by_its_name_is_not_read(loaded: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "..data").mkdir()
+    (tmp_path / ".#checks.yaml").symlink_to("of-an-editor")
 
-    assert len(loaded({"checks.yaml": POLICY, "callers.yaml": CALLERS}).policies) == 1
+    assert len(loaded({"checks.yaml": POLICY, "callers.yaml": CALLERS, ".x.yaml": "{", "notes.md": "{"}).policies) == 1
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def looped(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "told"),
+    [
+        ("strict.yaml", Path.mkdir, "found a directory, expected a regular file"),
+        ("strict.yaml", dangling, "found no regular file, or a link that leads to none, expected a regular file"),
+        ("strict.yaml", looped, "found no regular file, or a link that leads to none, expected a regular file"),
+        ("strict.yaml", os.mkfifo, "found no regular file, or a link that leads to none, expected a regular file"),
+        (
+            "strict.YAML",
+            Path.touch,
+            "found the ending .YAML, expected .yaml, or another one for what is no policy file",
+        ),
+        ("a\nb.yaml", Path.touch, "found a name that cannot be printed, expected letters, digits, - and _"),
+        ("p\udcf1.yaml", Path.touch, "found a name that cannot be printed, expected letters, digits, - and _"),
+    ],
+)
+def test_what_was_meant_as_a_policy_file_and_is_none_is_a_problem(
+    complaints: Complaints, tmp_path: Path, name: str, make: Callable[[Path], None], told: str
+) -> None:
+    make(tmp_path / name)
+    (said,) = complaints({"checks.yaml": POLICY, "callers.yaml": CALLERS})
+
+    assert said.partition(": ")[2] == told
+    assert said.isprintable()
+
+
+def test_a_file_that_is_too_large_is_a_problem_and_is_not_read(complaints: Complaints) -> None:
+    large = POLICY + "#" * 524_288
+
+    assert complaints({"large.yaml": large, "checks.yaml": POLICY, "callers.yaml": CALLERS}) == [
+        "large.yaml: found more than 524,288 bytes, expected fewer"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["maps", "lists", "merges"])
+def test_aliases_that_grow_without_end_are_a_problem_and_cost_no_time(complaints: Complaints, kind: str) -> None:
+    line = {"maps": "{{x: *a{0}, y: *a{0}}}", "lists": "[*a{0}, *a{0}]", "merges": "{{<<: *a{0}, k{1}: *a{0}}}"}[kind]
+    first = "[v]" if kind == "lists" else "{k: v}"
+    text = f"a0: &a0 {first}\n" + "".join(f"a{n}: &a{n} {line.format(n - 1, n)}\n" for n in range(1, 60))
+
+    assert complaints({"bomb.yaml": text, "checks.yaml": POLICY, "callers.yaml": CALLERS}) == [
+        "bomb.yaml:1: found more than 100,000 values, with those that aliases repeat, expected fewer"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +414,7 @@ def test_however_odd_the_yaml_is_whoever_wrote_it_gets_an_answer_and_no_tracebac
 def test_a_file_that_vanishes_or_may_not_be_opened_is_a_problem(complaints: Complaints, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").symlink_to("/proc/self/mem")  # a regular file whose first page cannot be read
 
-    assert complaints({"callers.yaml": CALLERS}) == ["p.yaml:1: found Input/output error, expected a readable file"]
+    assert complaints({"callers.yaml": CALLERS}) == ["p.yaml: found Input/output error, expected a readable file"]
 
 
 def test_all_problems_of_all_files_are_told_at_once_and_in_order(complaints: Complaints) -> None:

@@ -1,5 +1,6 @@
 """A directory is read as it stood at one moment, and what was kept of it is whole or nothing."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,15 +70,15 @@ def test_what_moves_from_one_file_to_the_next_is_another_digest() -> None:
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     files = Files(Path("/etc/policies"), {"a.yaml": "match: {}\n# ü\n".encode()})
-    keep(tmp_path, files)
-    keep(tmp_path, files)
+    keep(tmp_path, files, "one")
+    keep(tmp_path, files, "two")
 
     assert kept(tmp_path, Path("/etc/policies")) == files
     assert [path.name for path in tmp_path.iterdir()] == ["policies.json"]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "null", "[]", "{}", '{"digest": 1, "files": []}', '{"digest": "", "files": {}}']
+    "text", ["", "{", "null", "[]", "{}", '{"digest": 1, "files": []}', '{"digest": "", "files": {}}', "[" * 100_000]
 )
 def test_what_is_not_whole_is_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "policies.json").write_text(text)
@@ -85,6 +86,21 @@ def test_what_is_not_whole_is_nothing(tmp_path: Path, text: str) -> None:
     assert kept(tmp_path, Path("/etc/policies")) is None
 
 
+def test_a_set_that_cannot_be_replaced_is_removed(tmp_path: Path) -> None:
+    keep(tmp_path, Files(Path("/etc/policies"), {"a.yaml": b"one"}), "one")
+    (tmp_path / ".policies.json.two").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        keep(tmp_path, Files(Path("/etc/policies"), {"a.yaml": b"two"}), "two")
+
+    assert kept(tmp_path, Path("/etc/policies")) is None
+
+
+def test_what_is_no_file_is_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "policies.json")
+
+    assert kept(tmp_path, Path("/etc/policies")) is None
+
+
 def test_where_nothing_can_be_kept_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        keep(tmp_path / "nowhere", Files(tmp_path, {}))
+        keep(tmp_path / "nowhere", Files(tmp_path, {}), "one")
