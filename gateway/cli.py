@@ -175,6 +175,7 @@ def demo(
 
 @app.command()
 def check(
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="In the place of --policies.")] = None,
     policies: PoliciesOption = Path("policies"),
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of policy files instead.")] = False,
 ) -> None:
@@ -185,6 +186,7 @@ def check(
     if schema:
         print(json.dumps(policy_schema(), indent=2))
         return
+    policies = directory or policies
     found = _load(policies)
     for notice in found.notices:
         print(f"notice: {notice}", file=sys.stderr)

@@ -40,6 +40,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_the_shipped_policies_have_no_problem() -> None:
+    assert run("check", "policies").stdout == run("check", "--policies", "policies").stdout
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
     digest = load(ROOT / "policies").digest[:12]

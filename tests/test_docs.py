@@ -180,11 +180,13 @@ def test_the_command_that_makes_a_secret_makes_its_digest() -> None:
 def test_a_service_that_migrates_gets_a_secret_and_an_entry_that_is_accepted(tmp_path: Path) -> None:
     page = ROOT / "docs" / "operations.md"
     (script,) = blocks(page, "sh")
-    digest = succeeded(script, dict(os.environ)).split()[0]
-    (entry,) = [block for block in blocks(page, "yaml") if block.startswith("callers:")]
+    digest = succeeded(script, dict(os.environ)).split()[1]
+    entry, shadow = blocks(page, "yaml")
+    (tmp_path / "shadow.yaml").write_text(shadow)
     (tmp_path / "callers.yaml").write_text(re.sub(r"[0-9a-f]{64}", digest, entry))
-    (tmp_path / "checks.yaml").write_text("match: {operations: ['*']}\n")
-    (caller,) = load(tmp_path).callers.values()
+    found = load(tmp_path)
+    (caller,) = found.callers.values()
+    assert [policy.dedup.mode for policy in found.policies] == ["shadow"]
     assert (caller.name, caller.entry.digests) == ("scheduling", (digest,))
 
 
