@@ -58,14 +58,15 @@ def healthcheck(environment: Mapping[str, str], url: str | None = None) -> int:
 def _status(host: str, port: int, path: str) -> int:
     connection = HTTPConnection(host, port, timeout=LIMIT_S)
     # A timeout of the socket is one for each piece that comes; whoever sends them one by one is cut off by this one.
-    limit = threading.Timer(LIMIT_S, _cut, [connection])
+    is_late = threading.Event()
+    limit = threading.Timer(LIMIT_S, _cut, [connection, is_late])
     limit.daemon = True
     limit.start()
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         return connection.getresponse().status
     except (OSError, HTTPException):
-        if not limit.is_alive():
+        if is_late.is_set():
             raise TimeoutError from None
         raise
     finally:
@@ -73,7 +74,8 @@ def _status(host: str, port: int, path: str) -> int:
         connection.close()
 
 
-def _cut(connection: HTTPConnection) -> None:
+def _cut(connection: HTTPConnection, is_late: threading.Event) -> None:
+    is_late.set()
     with suppress(OSError, AttributeError):  # it has no socket until it is connected
         connection.sock.shutdown(socket.SHUT_RDWR)
 
