@@ -23,28 +23,31 @@
 {{/* What never changes while a release lives, for an object's selector forbids it. Argument: [root, component]. */}}
 {{- define "eligibility-gateway.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | quote }}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
-app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- end -}}
 
-{{/* The labels of a pod: a chart that is new and changes nothing of it restarts nothing. Argument: [root, component]. */}}
+{{/* The labels of a pod: a chart that is new and changes nothing of it restarts nothing. Argument: [root, component, its own]. */}}
 {{- define "eligibility-gateway.podLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "eligibility-gateway.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: eligibility-gateway
-{{- with $root.Values.commonLabels }}
+{{- /* Joined first: a key that stands twice is no YAML. */ -}}
+{{- $own := dict -}}
+{{- if gt (len .) 2 -}}{{- $own = default dict (index . 2) -}}{{- end -}}
+{{- with mergeOverwrite (dict) (default dict $root.Values.commonLabels) $own }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* The labels of every other object. Argument: [root, component]. */}}
+{{/* The labels of every other object. Argument: [root, component, its own]. */}}
 {{- define "eligibility-gateway.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "eligibility-gateway.podLabels" . }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
 {{/* An image's name. Argument: [image, tag if it names none]. */}}
@@ -106,6 +109,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* Seconds of a duration such as 2m15s. Argument: its text. */}}
+{{- define "eligibility-gateway.seconds" -}}
+{{- $seconds := 0.0 -}}
+{{- $units := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $seconds = addf $seconds (mulf (regexFind "^[0-9]+" . | float64) (get $units (regexFind "[a-z]+$" .))) -}}
+{{- end -}}
+{{- $seconds -}}
+{{- end -}}
+
 {{/* Seconds from the end of a pod's life being announced to the end of its last request. */}}
 {{- define "eligibility-gateway.drainSeconds" -}}
 {{- $grace := include "eligibility-gateway.effective" (list . "drain_grace_s") | float64 -}}
@@ -118,10 +131,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- $monitor := index . 1 -}}
 path: /metrics
 {{- with $monitor.interval }}
-interval: {{ . }}
+interval: {{ . | quote }}
 {{- end }}
 {{- with $monitor.scrapeTimeout }}
-scrapeTimeout: {{ . }}
+scrapeTimeout: {{ . | quote }}
 {{- end }}
 relabelings:
   {{- with $monitor.relabelings }}
@@ -130,7 +143,7 @@ relabelings:
   # Last: the rules and the dashboard go by it.
   - action: replace
     targetLabel: job
-    replacement: {{ include "eligibility-gateway.job" (index . 0) }}
+    replacement: {{ include "eligibility-gateway.job" (index . 0) | quote }}
 {{- with $monitor.metricRelabelings }}
 metricRelabelings:
   {{- toYaml . | nindent 2 }}

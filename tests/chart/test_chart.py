@@ -183,7 +183,65 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: found none"),
     ({"certificate": {"enabled": True}}, "certificate.issuerRef.name: found nothing"),
     ({"certificate": {"enabled": True}}, "certificate.dnsNames: found none"),
+    ({"policies": {"broken.yaml": "  \n"}}, "policies.broken.yaml: found no YAML mapping"),
+    ({"policies": {"more.yaml": "# a\n---\nmatch: {}\n---\nmatch: {}\n"}}, "policies.more.yaml: found a second YAML"),
+    ({"policies": {"more.yaml": "match: {}\n--- \nmatch: {}\n"}}, "policies.more.yaml: found a second YAML document"),
+    ({"policies": {"more.yaml": f"match: {{}} # {'x' * 1_000_000}"}}, "bytes, expected at most 1000000: a ConfigMap"),
+    ({"policies": {"callers.yaml": "callers: {}"}}, "policies.callers.yaml: found nobody among `callers:`"),
+    ({"policies": {"callers.yaml": "callers:\n"}}, "policies.callers.yaml: found nobody among `callers:`"),
+    (
+        {"policies": {"callers.yaml": "callers: {anonymous: {}}"}, "settings": {"allow_public_anonymous": False}},
+        "policies.callers.yaml: found the caller anonymous with a listener beyond its pod",
+    ),
+    ({"settings": {"drain_timeout_s": 1e300}}, "settings.drain_timeout_s: found 1e+300, expected at most 3600"),
+    ({"settings": {"drain_grace_s": 3601}}, "settings.drain_grace_s: found 3601, expected at most 3600"),
+    ({"settings": {"otlp_endpoint": "http://a:b@c:4318"}}, "settings.otlp_endpoint: found credentials"),
+    ({"extraEnv": [{"name": "GATEWAY_KEYS", "value": "a"}]}, "extraEnv: found GATEWAY_KEYS, expected it as a value of"),
+    ({"upstream": {"url": "sandbox-apigw.optum.com"}}, "upstream.url: found something else, expected https://HOST"),
+    ({"upstream": {"url": "https://a.example.org/rcm"}}, "upstream.url: found something else"),
+    ({"upstream": {"url": "https://a:b@example.org"}}, "upstream.url: found something else"),
+    ({"upstream": {"url": "https://example.org:70000"}}, "upstream.url: found something else"),
+    ({"upstream": {"url": "https://example.org\n"}}, "upstream.url: found something else"),
+    (
+        {"podDisruptionBudget": {"maxUnavailable": 0}},
+        "podDisruptionBudget.maxUnavailable: found 0, expected at least 1",
+    ),
+    ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "podDisruptionBudget.maxUnavailable: found 0%"),
+    (
+        {"httpRoute": {"enabled": True, "timeouts": {"request": "2m9s999ms"}}},
+        "httpRoute.timeouts.request: found 2m9s999ms, expected at least 130s",
+    ),
+    (
+        {"httpRoute": {"enabled": True, "timeouts": {"backendRequest": "3m"}}},
+        "httpRoute.timeouts.backendRequest: found 3m, expected at most request = 135s",
+    ),
+    (
+        {"networkPolicy": {"enabled": True}, "upstream": {"url": "https://example.org:8443/"}},
+        "networkPolicy.upstream.ports: found none that is 8443, expected the port of upstream.url among them",
+    ),
+    (
+        {"networkPolicy": {"enabled": True}, "upstream": {"url": "http://example.org"}},
+        "networkPolicy.upstream.ports: found none that is 80,",
+    ),
+    ({"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "found with the type ClusterIP, expected the type"),
 ]
+# What is just within the bounds that those are beyond.
+RIGHT: list[dict[str, Any]] = [
+    {"policies": {"lookups.yaml": "# a\n---\n# b\nmatch: {operations: [healthcheck]}\n"}},
+    {"podDisruptionBudget": {"maxUnavailable": "10%"}},
+    {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}], "timeouts": {"request": "0s"}}},
+    {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}], "timeouts": {"backendRequest": "2m10s"}}},
+    {"upstream": {"url": "http://[2001:db8::1]:8443/"}},
+    {"settings": {"drain_grace_s": 0, "drain_timeout_s": 3600}, "terminationGracePeriodSeconds": 3620},
+    {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32"]}},
+]
+
+
+@pytest.mark.parametrize("more", RIGHT, ids="-".join)
+def test_what_goes_together_is_taken(more: dict[str, Any]) -> None:
+    for one in render(minimal(**more)):
+        if one["kind"].lower() not in CRDS:
+            refuse_what_kubernetes_does(NEWEST)(one)
 
 
 @pytest.mark.parametrize(("more", "sentence"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
@@ -201,6 +259,22 @@ def test_the_notes_say_how_to_try_it_and_what_the_trial_store_is_not() -> None:
     trial = notes(read_values(CHART / "ci" / "trial-values.yaml"))
     assert "no TLS, no password and no replica" in trial
     assert "redis-url: redis://spring-eligibility-gateway-valkey:6379" in trial
+
+
+def test_the_notes_name_the_way_in_where_policies_come_from_and_an_image_that_nobody_publishes() -> None:
+    said = notes(minimal())
+    assert "the nodes must have eligibility-gateway:" in said
+    assert "the ConfigMap spring-eligibility-gateway-policies." in said
+    assert "From outside" not in said
+    everything = notes(read_values(CHART / "ci" / "everything-values.yaml"))
+    assert "\n  https://eligibility.example.org\n" in everything
+    assert "no image is published" not in everything
+    plain = notes(minimal(ingress={"enabled": True, "hosts": ["a.example.org"]}))
+    assert "\n  http://a.example.org\n" in plain
+    route = notes(read_values(CHART / "ci" / "gateway-api-values.yaml"))
+    assert "by the HTTPRoute" in route
+    assert "\n  eligibility.example.org\n" in route
+    assert "the ConfigMap made-elsewhere, which is made elsewhere." in route
 
 
 # --- what is shipped -------------------------------------------------------------------------------------------------
