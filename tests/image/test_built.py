@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,11 @@ def test_nothing_in_it_installs_or_compiles(image: Stage) -> None:
         [image.at("/opt/gateway/bin/python"), "-I", "-m", "pip"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, "No module named pip" in done.stderr) == (1, True)
+
+
+def test_nothing_in_it_is_written_by_others_or_runs_as_somebody_else(image: Stage) -> None:
+    files = [file for file in image.root.rglob("*") if not file.is_symlink()]
+    assert [file for file in files if file.stat().st_mode & (stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID)] == []
 
 
 def test_all_of_it_is_compiled_and_stays_so_whatever_the_times_of_its_files(image: Stage) -> None:

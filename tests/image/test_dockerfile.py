@@ -67,6 +67,32 @@ def test_whatever_is_installed_is_checked_by_its_hash_or_was_built_here() -> Non
     assert "ADD" not in {one.name for one in ALL}
 
 
+def test_each_stage_uses_no_other_instruction_than_it_needs() -> None:
+    build = ALL[1 : FROMS[-1]]
+    assert {one.name for one in build} == {"FROM", "WORKDIR", "ENV", "COPY", "RUN"}
+    assert {one.value for one in build if one.name == "WORKDIR"} == {"/build"}
+    assert {one.value for one in build if one.name == "ENV"} == {"PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1"}
+    once = ["ENV", "EXPOSE", "USER", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "LABEL"]
+    assert sorted(one.name for one in LAST) == sorted([*once, "FROM", *["RUN"] * 2, *["COPY"] * 2, *["ARG"] * 4])
+    assert values("EXPOSE") == ["8080 9090"]
+
+
+def test_no_command_fetches_runs_or_permits_what_nobody_has_looked_at() -> None:
+    for command in (one.value for one in ALL if one.name == "RUN"):
+        assert not re.search(r"://|\bexec\(|\beval\b|\b(curl|wget|chmod|chown|setcap|setfacl)\b|-c\b", command), command
+    named = [option for one in ALL if one.name == "COPY" for option in one.value.split() if option.startswith("--")]
+    assert {option.partition("=")[0] for option in named} == {"--from"}  # neither --chmod nor --chown
+
+
+def test_the_last_stage_compiles_by_hash_and_tries_what_it_needs_of_its_base() -> None:
+    first, last = values("RUN")
+    assert "compileall -q -f --invalidation-mode unchecked-hash /usr/local/lib/python3.*" in first
+    assert last == "eligibility-gateway check"
+    for removed in ("/usr/local/bin/pip*", "/usr/local/lib/python3.*/ensurepip", "/site-packages/*"):
+        assert removed in first
+    assert "python -m compileall -q -f --invalidation-mode unchecked-hash /opt/gateway/lib" in RUNS
+
+
 def test_the_last_stage_takes_from_the_others_nothing_but_the_environment() -> None:
     assert [one for one in values("COPY") if "--from" in one] == ["--from=build /opt/gateway /opt/gateway"]
     assert [one for one in values("COPY") if "--from" not in one] == ["policies /etc/gateway/policies"]
@@ -107,12 +133,19 @@ def test_its_health_is_asked_for_in_exec_form_and_the_command_may_take_its_three
     assert set(options.split()) == {"--interval=10s", "--timeout=5s", "--start-period=30s"}
 
 
-def test_its_environment_holds_settings_that_there_are() -> None:
+def test_its_environment_is_what_is_expected_and_nothing_else() -> None:
     (env,) = values("ENV")
-    named = set(re.findall(r"(GATEWAY_\w+)=", env))
-    assert named == {"GATEWAY_LISTEN", "GATEWAY_ADMIN_LISTEN", "GATEWAY_POLICIES"}
+    stated = dict(word.split("=", 1) for word in env.split())
+    assert stated == {
+        "PATH": "/opt/gateway/bin:$PATH",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "GATEWAY_LISTEN": "0.0.0.0:8080",
+        "GATEWAY_ADMIN_LISTEN": "0.0.0.0:9090",
+        "GATEWAY_POLICIES": "/etc/gateway/policies",
+    }
+    named = {name for name in stated if name.startswith("GATEWAY_")}
     assert named <= {variable(name) for name in Settings.model_fields}
-    assert "PYTHONDONTWRITEBYTECODE=1" in env
 
 
 def test_its_labels_say_what_is_true() -> None:
