@@ -18,8 +18,8 @@ kubernetes_validate = pytest.importorskip(
 Path = tuple[str | int, ...]
 
 EVIL = (
-    *("1234", "0o17", "1e3", "true", "null", "2026-01-02", "", "a: b", '"', "{{ fail 1 }}"),
-    *("x\n      hostNetwork: true", "x\n"),
+    *("1e3", "true", "null", "", 'a: "', "{{ fail 1 }}"),
+    "x\n      hostNetwork: true",
 )
 WHOLE_TEXTS = {"policies"}  # read as documents, and refused as such: test_chart.py
 BESIDE = {"global", "enabled"}
