@@ -27,7 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 CONNECT_S: Final = 1.0  # with TLS, AUTH and a Sentinel to be asked; a batch waits no longer than its own time
 _SENDS: Final = 2
 _INSIST_S: Final = 0.1
-_SLACK_S: Final = 0.005
+_SLACK_S: Final = 0.005  # two instants that were meant to be one; too little time to ask again
 _NOT_YET: Final = object()
 _DEMOTED: Final = ("READONLY", "MASTERDOWN")  # a primary that became a replica: the next connection finds the new one
 
@@ -195,7 +195,7 @@ class Line:
         now = self._loop.time()
         lost: list[Batch] = []
         for batch in session.sent:
-            if self._is_closed or batch.is_given_up or batch.sends >= _SENDS or batch.give_up_at <= now:
+            if self._is_closed or batch.is_given_up or batch.sends >= _SENDS or batch.give_up_at <= now + _SLACK_S:
                 lost.append(batch)
             else:
                 batch.answers.clear()
