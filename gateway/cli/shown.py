@@ -7,6 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from gateway.dedup.canonical import Difference
 from gateway.operations import OperationName
 from gateway.policy.diff import Affected, Change
 from gateway.policy.explain import Explanation
@@ -40,6 +41,12 @@ def print_explanation(explanation: Explanation) -> None:
         shown = value.value if isinstance(value.value, str) else json.dumps(value.value)
         table.add_row(value.path, shown, value.origin)
     console.print(table)
+
+
+def comparison_lines(differences: Sequence[Difference], *, with_values: bool) -> Iterator[str]:
+    """Yield where two bodies differ, a path a line."""
+    for one in differences:
+        yield f"  {one.path}" + (f": {json.dumps(one.first)} and {json.dumps(one.second)}" if with_values else "")
 
 
 def difference_as_json(affected: Sequence[Affected]) -> list[dict[str, object]]:
