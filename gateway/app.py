@@ -17,6 +17,9 @@ import uuid_utils
 from aiohttp import web
 
 from gateway.breaker import Breaker
+from gateway.callers.step import CallersStep
+from gateway.callers.step import Sources as CallersSources
+from gateway.callers.tokens import Tokens
 from gateway.connect import connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
@@ -98,6 +101,9 @@ async def open_gateway(
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
         client_id = settings.upstream_client_id.get_secret_value()
         steps = Steps(
+            callers=CallersStep(
+                Tokens(sealing.signing_keys("callers")), CallersSources(wall_now=time.time, new_id=_new_id)
+            ),
             dedup=DedupStep(
                 flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
             ),

@@ -9,54 +9,10 @@ Rules
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import ClassVar
 
-PROBLEM_CONTENT_TYPE: Final = "application/problem+json"
-_PROBLEM_TYPE_PREFIX: Final = "urn:eligibility-gateway:problem:"
-
-
-class Source(StrEnum):
-    """Whose doing it is."""
-
-    CALLER = "caller"
-    GATEWAY = "gateway"
-    UPSTREAM = "upstream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What a caller is told: the members of an RFC 9457 problem document, and headers that go with it."""
-
-    code: str
-    status: int
-    title: str
-    hint: str
-    source: Source
-    retry_safe: bool
-    retry_after_s: int | None = None
-    upstream_correlation_id: str = ""
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    def document(self, correlation_id: str) -> dict[str, str | int | bool]:
-        """Return the JSON members, `type` first."""
-        document: dict[str, str | int | bool] = {
-            "type": _PROBLEM_TYPE_PREFIX + self.code,
-            "title": self.title,
-            "status": self.status,
-            "detail": self.hint,
-            "code": self.code,
-            "source": self.source.value,
-            "retry_safe": self.retry_safe,
-            "correlation_id": correlation_id,
-        }
-        if self.retry_after_s is not None:
-            document["retry_after_s"] = self.retry_after_s
-        if self.upstream_correlation_id:
-            document["upstream_correlation_id"] = self.upstream_correlation_id
-        return document
+from gateway.problem import PROBLEM_CONTENT_TYPE, Problem, Source
 
 
 class GatewayError(Exception):
@@ -98,6 +54,12 @@ class GatewayError(Exception):
             upstream_correlation_id=self.upstream_correlation_id,
             headers=MappingProxyType(headers),
         )
+
+    content_type: ClassVar[str] = PROBLEM_CONTENT_TYPE
+
+    def document(self, correlation_id: str) -> Mapping[str, str | int | bool]:
+        """The JSON members of the reply."""
+        return self.problem.document(correlation_id)
 
 
 class CallerError(GatewayError):
@@ -199,6 +161,43 @@ class Unauthenticated(CallerError):
     status = 401
     title = "The caller is not known."
     hint = "Send the credentials that this gateway's operators gave to your service."
+
+
+class TokenNotGranted(CallerError):
+    """A request for a token is refused, in the words of OAuth2 (RFC 6749, 5.2) instead of a problem document."""
+
+    content_type = "application/json"
+
+    def document(self, correlation_id: str) -> Mapping[str, str | int | bool]:  # noqa: ARG002 - the standard has none
+        """The JSON members of the reply."""
+        return {"error": self.code, "error_description": f"{self.title} {self.hint}"}
+
+
+class InvalidClient(TokenNotGranted):
+    """The credentials belong to nobody."""
+
+    code = "invalid_client"
+    status = 401
+    title = "The client id or its secret is not valid."
+    hint = "Send those that this gateway's operators gave to your service."
+
+
+class InvalidTokenRequest(TokenNotGranted):
+    """The request for a token cannot be read, or holds credentials twice."""
+
+    code = "invalid_request"
+    status = 400
+    title = "The request for a token is not well-formed."
+    hint = "Send grant_type, client_id and client_secret once each, as JSON or as a form, or the last two as Basic."
+
+
+class UnsupportedGrantType(TokenNotGranted):
+    """The grant type is another one."""
+
+    code = "unsupported_grant_type"
+    status = 400
+    title = "The grant type is not supported."
+    hint = "Send grant_type=client_credentials."
 
 
 class NoPolicy(CallerError):

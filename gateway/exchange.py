@@ -23,6 +23,7 @@ from gateway.operations import Operation
 from gateway.policy.model import FORWARDED, Caller, Policy
 
 UNKNOWN: Final = "unknown"
+TOKEN: Final = "token"  # noqa: S105 - the name of what is asked for
 OTHER_PAYER: Final = "other"
 PAYER_UNAVAILABLE: Final = "payer_unavailable"
 OUTCOMES: Final = frozenset(  # of the contract, `status.value`
@@ -164,6 +165,7 @@ class Exchange:
     started_at: float
     operation: Operation | None = None
     is_forwarded: bool = False
+    asks_for_token: bool = False
     caller: Caller | None = None
     policy: Policy | None = None
     subtenant: str | None = None
@@ -198,7 +200,9 @@ class Exchange:
 
     @property
     def operation_name(self) -> str:
-        """The contract's name, `forwarded` for a path that a policy forwards, `unknown` for any other."""
+        """The contract's name, `token`, `forwarded` for a path that a policy forwards, `unknown` for any other."""
+        if self.asks_for_token:
+            return TOKEN
         if self.operation is not None:
             return self.operation.name.value
         return FORWARDED if self.is_forwarded else UNKNOWN

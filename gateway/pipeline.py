@@ -1,7 +1,7 @@
 """The spine: one request, top to bottom.
 
 http/ingress   accepts what is unambiguous and makes an Inbound
-callers        says who asks
+callers        says who asks, or gives a token to whoever shows a secret
 operations     says which of the nine operations it is
 policy         says what governs, and for how long the caller waits: no policy, no passage
 headers        says on whose behalf
@@ -22,9 +22,9 @@ from functools import partial, reduce
 from multidict import CIMultiDict
 
 from gateway import operations
-from gateway.callers.identify import Callers, Identified, NotIdentified
+from gateway.callers.step import CallersStep, asks_for_token
 from gateway.dedup.step import DedupStep
-from gateway.errors import AnswerPending, DeadlineExceeded, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
+from gateway.errors import AnswerPending, DeadlineExceeded, NoPolicy, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
 from gateway.headers.prefer import shortened_s
 from gateway.headers.rules import choose_subtenant
@@ -40,6 +40,7 @@ from gateway.token.step import TokenStep
 class Steps:
     """What takes part in a request, named by its room."""
 
+    callers: CallersStep
     dedup: DedupStep
     recover: RecoverStep
     headers: HeadersStep
@@ -60,6 +61,7 @@ class Pipeline:
     """Answers one request at a time, any number of them at once."""
 
     def __init__(self, policies: PolicySet, steps: Steps) -> None:
+        self._callers = steps.callers
         last: Forward = steps.upstream
         self._forward = reduce(lambda forward, step: partial(step, forward), reversed(steps.in_order()), last)
         self.adopt(policies)
@@ -67,16 +69,21 @@ class Pipeline:
     def adopt(self, policies: PolicySet) -> None:
         """Let these govern whoever comes from now on; who is in flight keeps the policy that it began with."""
         self._policies = policies
-        self._callers = Callers(policies.callers)
+        self._callers.adopt(policies)
 
     def admit(self, exchange: Exchange) -> None:
         """Say who asks for what, and what governs it; the head alone decides. Raises GatewayError for a refusal."""
-        self._identify(exchange)
+        if asks_for_token(exchange.inbound):
+            exchange.asks_for_token = True
+            return
+        self._callers.identify(exchange)
         self._recognise(exchange)
         self._govern(exchange)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Return the upstream's answer as the policy lets it pass. Raises GatewayError where there is none."""
+        if exchange.asks_for_token:
+            return self._callers.grant(exchange)
         inbound, policy = exchange.inbound, exchange.governing
         outbound = Outbound(
             method=inbound.method, raw_target=inbound.raw_target, headers=CIMultiDict(), body=inbound.body
@@ -88,14 +95,6 @@ class Pipeline:
                 return await self._forward(exchange, outbound)
         except TimeoutError:
             raise (AnswerPending(retry_after_s=1) if exchange.goes_on else DeadlineExceeded()) from None
-
-    def _identify(self, exchange: Exchange) -> None:
-        headers = exchange.inbound.headers
-        match self._callers.identify(headers.getall("Authorization", ()), headers.getall("x-api-key", ())):
-            case Identified(caller):
-                exchange.caller = caller
-            case NotIdentified():
-                raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
 
     def _recognise(self, exchange: Exchange) -> None:
         method, raw_path = exchange.inbound.method, exchange.inbound.raw_path

@@ -53,9 +53,14 @@ class Sealing:
         if not keys:
             raise KeyRingError("the key ring is empty, expected at least one key")
         self._readers = {key.kid.encode(): AESGCM(_derive(key.secret, b"seal")) for key in keys}
+        self._ring = keys
         self._writer_kid = keys[0].kid.encode()
         self._writer = self._readers[self._writer_kid]
         self._name_begins, self._name_ends = _hmac_states(_derive(min(keys, key=lambda key: key.kid).secret, b"name"))
+
+    def signing_keys(self, purpose: str) -> tuple[tuple[str, bytes], ...]:
+        """Return kid and 32 bytes of every key, for this purpose alone; the first one writes."""
+        return tuple((key.kid, _derive(key.secret, f"sign/{purpose}".encode())) for key in self._ring)
 
     def seal(self, redis_key: bytes, plain: bytes) -> bytes:
         """Return `plain` sealed for exactly this Redis key."""

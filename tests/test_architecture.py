@@ -26,7 +26,19 @@ LAYERS = (
     ("headers", "token", "callers", "dedup", "recovery", "discovery", "telemetry"),
     ("exchange", "in_flight"),
     ("policy",),
-    ("operations", "errors", "settings", "sealing", "store", "line", "connect", "subscription", "breaker", "embedded"),
+    (
+        "operations",
+        "errors",
+        "problem",
+        "settings",
+        "sealing",
+        "store",
+        "line",
+        "connect",
+        "subscription",
+        "breaker",
+        "embedded",
+    ),
 )
 ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another

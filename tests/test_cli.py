@@ -1,5 +1,7 @@
 """The command line as users meet it: help that teaches, exit codes that mean something, one line a problem."""
 
+import base64
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -191,3 +193,31 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_completion_is_there_for_the_asking() -> None:
     assert "--install-completion" in run("--help").stdout
+
+
+def test_a_new_callers_secret_is_shown_once_with_the_entry_that_accepts_it(tmp_path: Path) -> None:
+    done = run("caller", "new", "scheduling")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown, _, entry = done.stdout.partition("\n\n")
+    secret = shown.splitlines()[1].split()[-1]
+    (tmp_path / "callers.yaml").write_text(entry)
+    (tmp_path / "checks.yaml").write_text("match: {operations: ['*']}\n")
+    (caller,) = load(tmp_path).callers.values()
+
+    assert caller.entry.digests == (hashlib.sha256(secret.encode()).hexdigest(),)
+    assert len(base64.urlsafe_b64decode(secret + "=")) == 32
+    assert run("caller", "new", "scheduling").stdout != done.stdout
+
+
+def test_a_new_caller_for_a_machine_is_json() -> None:
+    made = json.loads(run("caller", "new", "billing", "--format", "json").stdout)
+
+    assert made["client_id"] == "billing"
+    assert made["secret_sha256"] == hashlib.sha256(made["client_secret"].encode()).hexdigest()
+
+
+def test_a_name_that_no_caller_may_have_gets_no_secret() -> None:
+    done = run("caller", "new", "Front Desk")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "NAME: found 'Front Desk', expected lower-case letters, digits and hyphens, at most 63\n"

@@ -5,14 +5,23 @@ from types import MappingProxyType
 import pytest
 
 import gateway.errors
-from gateway.errors import CallerError, GatewayError, Overloaded, Source, Unauthenticated, UpstreamTimeout, WrongMethod
+from gateway.errors import (
+    CallerError,
+    GatewayError,
+    Overloaded,
+    TokenNotGranted,
+    Unauthenticated,
+    UpstreamTimeout,
+    WrongMethod,
+)
+from gateway.problem import Source
 from gateway.settings import Settings, variable
 
 ALL = sorted(
     (kind for _, kind in inspect.getmembers(gateway.errors, inspect.isclass) if issubclass(kind, GatewayError)),
     key=lambda kind: kind.__name__,
 )
-CONCRETE = [kind for kind in ALL if kind not in {GatewayError, CallerError}]
+CONCRETE = [kind for kind in ALL if kind not in {GatewayError, CallerError, TokenNotGranted}]
 MEMBERS = ["type", "title", "status", "detail", "code", "source", "retry_safe", "correlation_id"]
 every_error = pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
 

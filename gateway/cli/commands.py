@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from gateway.cli.options import counted, fail, load_policies, read_body
-from gateway.cli.policies import check, diff_policies, explain_policy
+from gateway.cli.policies import check, diff_policies, explain_policy, new_caller
 from gateway.policy.documents import PolicyFilesError
 from gateway.settings import Address, SettingsError, parse_address, read_settings
 
@@ -24,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+caller_app = typer.Typer(no_args_is_help=True, help="Callers: who may call.")
+app.add_typer(caller_app, name="caller")
 
 
 def _address(value: str) -> Address:
@@ -157,6 +160,7 @@ def demo(
 app.command("check")(check)
 app.command("explain")(explain_policy)
 app.command("diff")(diff_policies)
+caller_app.command("new")(new_caller)
 
 
 @app.command("forget")

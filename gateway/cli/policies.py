@@ -1,14 +1,18 @@
 """What can be asked of policy files, and what goes into them."""
 
+import hashlib
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
 
 from gateway.cli.options import Format, FormatOption, PoliciesOption, counted, fail, load_policies, read_body
 from gateway.cli.shown import (
+    caller_lines,
     comparison_lines,
     difference_as_json,
     difference_lines,
@@ -22,6 +26,7 @@ from gateway.policy.explain import explain
 from gateway.policy.files import PolicySet, load
 from gateway.policy.model import DedupMode
 from gateway.policy.schema import policy_schema
+from gateway.policy.values import CallerName
 
 
 def check(
@@ -108,6 +113,28 @@ def diff_policies(
         print("\n".join(difference_lines(affected)) or "nothing changes for anybody")
     if affected:
         raise typer.Exit(1)
+
+
+def new_caller(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The caller's name: its client id as well.")],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make a caller's secret, 256 bits of chance, and print it this once, with the entry for a policy file.
+
+    Nothing is stored: what the policy file holds is a digest. While a secret is rotated, list both digests.
+
+    Exit codes: 0 made, 2 the name cannot be one.
+    """
+    try:
+        TypeAdapter(CallerName).validate_python(name)
+    except ValueError:
+        fail(f"NAME: found '{name}', expected lower-case letters, digits and hyphens, at most 63")
+    secret = secrets.token_urlsafe(32)
+    if output is Format.JSON:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        print(json.dumps({"client_id": name, "client_secret": secret, "secret_sha256": digest}, indent=2))
+    else:
+        print("\n".join(caller_lines(name, secret)))
 
 
 def _print_comparison(

@@ -1,5 +1,6 @@
 """How what was found out is shown: to people, and to machines as JSON."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -47,6 +48,17 @@ def comparison_lines(differences: Sequence[Difference], *, with_values: bool) ->
     """Yield where two bodies differ, a path a line."""
     for one in differences:
         yield f"  {one.path}" + (f": {json.dumps(one.first)} and {json.dumps(one.second)}" if with_values else "")
+
+
+def caller_lines(name: str, secret: str) -> Iterator[str]:
+    """Yield what a new caller's service gets, and what goes into a policy file."""
+    yield f"client id      {name}"
+    yield f"client secret  {secret}"
+    yield "(for the service: this is the only time that it is shown)"
+    yield ""
+    yield "callers:"
+    yield f"  {name}:"
+    yield f'    secret_sha256: "{hashlib.sha256(secret.encode()).hexdigest()}"'
 
 
 def difference_as_json(affected: Sequence[Affected]) -> list[dict[str, object]]:

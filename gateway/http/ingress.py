@@ -26,7 +26,6 @@ from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from gateway.errors import (
-    PROBLEM_CONTENT_TYPE,
     AmbiguousRequest,
     BodyTooLarge,
     BodyTooSlow,
@@ -361,13 +360,13 @@ def problem_reply(error: GatewayError, correlation_id: str) -> Reply:
     """Return the problem document of an error as a reply."""
     problem = error.problem
     headers = CIMultiDict(problem.headers)
-    headers["Content-Type"] = PROBLEM_CONTENT_TYPE
+    headers["Content-Type"] = error.content_type
     headers[CORRELATION_ID] = correlation_id
     return Reply(
         status=problem.status,
         reason=HTTPStatus(problem.status).phrase,
         headers=headers,
-        body=orjson.dumps(problem.document(correlation_id)),
+        body=orjson.dumps(error.document(correlation_id)),
     )
 
 

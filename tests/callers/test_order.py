@@ -7,6 +7,8 @@ from typing import cast
 import pytest
 from multidict import CIMultiDict
 
+from gateway.callers.step import CallersStep, Sources
+from gateway.callers.tokens import Tokens
 from gateway.dedup.step import DedupStep
 from gateway.errors import GatewayError, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Inbound, Outbound, Reply
@@ -26,6 +28,7 @@ async def unreached(_forward: Forward, _exchange: Exchange, _outbound: Outbound,
 
 
 STEPS = Steps(
+    callers=CallersStep(Tokens([("kid", bytes(32))]), Sources(wall_now=lambda: 0.0, new_id=str)),
     dedup=cast("DedupStep", unreached),
     recover=cast("RecoverStep", unreached),
     headers=cast("HeadersStep", unreached),

@@ -6,6 +6,7 @@ Rules
 """
 
 import asyncio
+import base64
 import json
 import re
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from gateway.operations import TOKEN_PATH
 from tests.canaries.planted import (
     BORN,
     BORN_DASHED,
@@ -72,7 +74,7 @@ def request(  # noqa: PLR0913 - each may be wrong by itself
     target: str = SUBMIT,
     body: bytes = b"",
     *headers: str,
-    secret: str = CALLER_SECRET,
+    secret: str | None = CALLER_SECRET,
     version: str = "HTTP/1.1",
     framing: str | None = None,
     scenario: str = "",
@@ -81,7 +83,7 @@ def request(  # noqa: PLR0913 - each may be wrong by itself
     lines = (
         f"{method} {target} {version}",
         "Host: gateway.invalid",
-        f"Authorization: Bearer {secret}",
+        f"Authorization: Bearer {secret}" if secret is not None else "",
         "Content-Type: application/json",
         "Connection: close",
         f"Content-Length: {len(body)}" if framing is None else framing,
@@ -90,6 +92,15 @@ def request(  # noqa: PLR0913 - each may be wrong by itself
         *headers,
     )
     return "\r\n".join(line for line in lines if line).encode() + b"\r\n\r\n" + body
+
+
+BASIC: Final = base64.b64encode(f"{FAMILY}:{STRANGER_SECRET}".encode()).decode()
+
+
+def token_request(*headers: str, grant_type: str = "client_credentials") -> bytes:
+    """A request for a token by somebody whom nobody knows."""
+    document = {"grant_type": grant_type, "client_id": FAMILY, "client_secret": STRANGER_SECRET, "member": MEMBER}
+    return request("POST", TOKEN_PATH, json.dumps(document).encode(), *headers, secret=None)
 
 
 # --- the upstream ---------------------------------------------------------------------------------------------------
@@ -215,7 +226,9 @@ class Got:
 
     @property
     def code(self) -> str:
-        """The code of a problem; none where the upstream answered."""
+        """The code of a problem, or of a refused request for a token; none where the upstream answered."""
+        if b'"error_description"' in self.body and b"\r\nCache-Control: no-store\r\n" in self.raw:
+            return str(json.loads(self.body)["error"])
         if b"\r\nContent-Type: application/problem+json\r\n" not in self.raw.partition(b"\r\n\r\n")[0] + b"\r\n":
             return ""
         document: dict[str, Any] = json.loads(self.body)
@@ -310,6 +323,12 @@ def _refusals() -> Mapping[str, Asked]:
         "no policy": Asked(request("GET", f"{SUBMIT}/coverage-discovery/{MEMBER}", framing=""), 403, "no_policy"),
         "stranger": Asked(request(body=question("stranger"), secret=STRANGER_SECRET), 401, "unauthenticated"),
         "two secrets": Asked(request("GET", X12, b"", f"x-api-key: {OTHER_SECRET}"), 401, "unauthenticated"),
+        "token for a stranger": Asked(token_request(), 401, "invalid_client"),
+        "token by Basic": Asked(token_request(f"Authorization: Basic {BASIC}"), 400, "invalid_request"),
+        "token of another grant": Asked(token_request(grant_type=MEMBER), 400, "unsupported_grant_type"),
+        "no token request": Asked(
+            request(target=TOKEN_PATH, body=f"{GIVEN} {SSN}".encode(), secret=None), 400, "invalid_request"
+        ),
         "absolute form": Asked(request("GET", f"http://{FAMILY}.invalid/{MEMBER}", framing=""), 400),
         "authority form": Asked(request("CONNECT", f"{FAMILY}.invalid:443", framing=""), 400),
         "no path": Asked(request("GET", f"{MEMBER}/{FAMILY}", framing=""), 400),

@@ -1,0 +1,81 @@
+"""Say who asks, and give a token to whoever shows a secret.
+
+Not in the order of steps: whoever asks is known before there is a policy that a step could carry out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from multidict import CIMultiDict
+
+from gateway.callers.grant import UNSUPPORTED, Credentials, Unclear, read_request
+from gateway.callers.identify import Callers, Identified, NotIdentified
+from gateway.callers.tokens import LIFE_S, Tokens
+from gateway.errors import InvalidClient, InvalidTokenRequest, Unauthenticated, UnsupportedGrantType
+from gateway.exchange import CORRELATION_ID, Exchange, Inbound, Reply
+from gateway.operations import TOKEN_PATH
+from gateway.policy.files import PolicySet
+
+_NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749, 5.1
+_BASIC: Final = {"WWW-Authenticate": 'Basic realm="eligibility-gateway"'}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where instants (seconds since 1970) and fresh ids come from."""
+
+    wall_now: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+class CallersStep:
+    """After it, a request has its caller, or is refused."""
+
+    def __init__(self, tokens: Tokens, sources: Sources) -> None:
+        self._tokens = tokens
+        self._sources = sources
+        self._callers = Callers({}, tokens)
+
+    def adopt(self, policies: PolicySet) -> None:
+        """Know these callers from now on, and no others."""
+        self._callers = Callers(policies.callers, self._tokens)
+
+    def identify(self, exchange: Exchange) -> None:
+        """Find the caller by what its headers present. Raises Unauthenticated."""
+        headers = exchange.inbound.headers
+        presented = headers.getall("Authorization", ()), headers.getall("x-api-key", ())
+        match self._callers.identify(*presented, self._sources.wall_now()):
+            case Identified(caller):
+                exchange.caller = caller
+            case NotIdentified():
+                raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
+
+    def grant(self, exchange: Exchange) -> Reply:
+        """Return a token for the credentials that stand in the request. Raises the errors of RFC 6749, 5.2."""
+        headers, body = exchange.inbound.headers, exchange.inbound.body
+        match read_request(headers.get("Content-Type", ""), body, headers.getall("Authorization", ())):
+            case Credentials() as shown:
+                found = self._callers.having(shown.caller, shown.secrets)
+                if found is None:
+                    raise InvalidClient(headers=_NOT_KEPT | (_BASIC if shown.is_basic else {}))
+            case Unclear(error):
+                kind = UnsupportedGrantType if error == UNSUPPORTED else InvalidTokenRequest
+                raise kind(headers=_NOT_KEPT)
+        exchange.caller, digest = found
+        token = self._tokens.issue(exchange.caller.name, digest, self._sources.wall_now(), self._sources.new_id())
+        granted = {"access_token": token, "token_type": "bearer", "expires_in": LIFE_S}
+        return Reply(
+            status=200,
+            reason="OK",
+            headers=CIMultiDict(
+                {**_NOT_KEPT, "Content-Type": "application/json", CORRELATION_ID: exchange.correlation_id}
+            ),
+            body=orjson.dumps(granted),
+        )
+
+
+def asks_for_token(inbound: Inbound) -> bool:
+    """Whether the request is for a token: its body, not its head, says who asks."""
+    return inbound.method == "POST" and inbound.raw_target == TOKEN_PATH
