@@ -40,7 +40,6 @@ async def _serve(settings: Settings, log: Log) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.signalled, number)
-    loop.add_signal_handler(signal.SIGHUP, _nothing)  # what is being started reads the files anyway
     async with open_gateway(settings, log) as gateway, watching(gateway):
         ending.starting = None
         loop.add_signal_handler(signal.SIGHUP, gateway.policies.look)
@@ -52,10 +51,6 @@ async def _serve(settings: Settings, log: Log) -> int:
             "stopped", in_flight=left.requests, flights=left.flights, answers=left.answers, drained=not any(left)
         )
     return 1 if any(left) else 0
-
-
-def _nothing() -> None:
-    pass
 
 
 class Ending:

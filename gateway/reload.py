@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -224,13 +225,9 @@ def refuse_exposure(policies: PolicySet, settings: Settings) -> None:
     """Nobody beyond this machine comes in without credentials, unless that is wanted. Raises PolicyFilesError."""
     if ANONYMOUS not in policies.callers or settings.listen.is_loopback or settings.allow_public_anonymous:
         return
-    source = policies.caller_sources[ANONYMOUS]
-    file, _, line = source.place("callers", ANONYMOUS).rpartition(":")
-    problem = Problem(
-        file,
-        int(line),
-        "",
+    problem = policies.caller_sources[ANONYMOUS].problem(
         f"the caller 'anonymous' with a listener beyond this machine ({settings.listen})",
         f"callers with secrets, or {variable('allow_public_anonymous')}=true where the network is the boundary",
+        *("callers", ANONYMOUS),
     )
-    raise PolicyFilesError([problem], Refusal.EXPOSED)
+    raise PolicyFilesError([replace(problem, path="")], Refusal.EXPOSED)

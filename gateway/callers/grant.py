@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, unquote_plus
 import msgspec
 from msgspec import Struct
 
+from gateway.errors import InvalidTokenRequest, UnsupportedGrantType
+
 GRANT_TYPE: Final = "client_credentials"
 _FORM: Final = "application/x-www-form-urlencoded"
 _BASIC: Final = "basic "
@@ -39,29 +41,25 @@ class Unclear(Struct, frozen=True):
     error: str
 
 
-INVALID_REQUEST: Final = "invalid_request"
-UNSUPPORTED: Final = "unsupported_grant_type"
-
-
 def read_request(content_type: str, body: bytes, authorizations: Sequence[str]) -> Credentials | Unclear:
     """Read the credentials of a request for a token."""
     if len(body) > _MAX_BYTES or len(authorizations) > 1:
-        return Unclear(INVALID_REQUEST)
+        return Unclear(InvalidTokenRequest.code)
     fields = _form(body) if content_type.partition(";")[0].strip().lower() == _FORM else _json(body)
     basic = _basic(authorizations[0]) if authorizations else None
     if fields is None or (authorizations and basic is None):
-        return Unclear(INVALID_REQUEST)
+        return Unclear(InvalidTokenRequest.code)
     in_body = fields.get("client_id"), fields.get("client_secret")
     if basic is not None and (in_body[1] is not None or in_body[0] not in {None, basic.caller}):
-        return Unclear(INVALID_REQUEST)
+        return Unclear(InvalidTokenRequest.code)
     if "grant_type" not in fields:
-        return Unclear(INVALID_REQUEST)
+        return Unclear(InvalidTokenRequest.code)
     if fields["grant_type"] != GRANT_TYPE:
-        return Unclear(UNSUPPORTED)
+        return Unclear(UnsupportedGrantType.code)
     if basic is not None:
         return basic
     caller, secret = in_body
-    return Credentials(caller, (secret,)) if caller and secret else Unclear(INVALID_REQUEST)
+    return Credentials(caller, (secret,)) if caller and secret else Unclear(InvalidTokenRequest.code)
 
 
 def _json(body: bytes) -> Mapping[str, str] | None:

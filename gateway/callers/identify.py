@@ -12,6 +12,7 @@ Rules
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from msgspec import Struct
 
@@ -62,12 +63,10 @@ class Callers:
     def having(self, name: str, secrets: Sequence[str]) -> tuple[Caller, str] | None:
         """Return the caller of this name and the digest of its secret, if one of these is its secret."""
         caller = self._callers.get(name)
-        known = caller.entry.digests if caller is not None else ()
-        for shown in map(_digest, secrets):
-            for digest in known:
-                if hmac.compare_digest(shown, digest) and caller is not None:
-                    return caller, digest
-        return None
+        if caller is None:
+            return None
+        pairs = product(map(_digest, secrets), caller.entry.digests)
+        return next(((caller, known) for shown, known in pairs if hmac.compare_digest(shown, known)), None)
 
 
 def _digest(secret: str) -> str:

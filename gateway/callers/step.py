@@ -10,10 +10,10 @@ from typing import Final
 import orjson
 from multidict import CIMultiDict
 
-from gateway.callers.grant import UNSUPPORTED, Credentials, Unclear, read_request
+from gateway.callers.grant import Credentials, Unclear, read_request
 from gateway.callers.identify import Callers, Identified, NotIdentified
 from gateway.callers.tokens import LIFE_S, Tokens
-from gateway.errors import InvalidClient, InvalidTokenRequest, Unauthenticated, UnsupportedGrantType
+from gateway.errors import InvalidClient, Unauthenticated, error_of
 from gateway.exchange import CORRELATION_ID, Exchange, Inbound, Reply
 from gateway.operations import TOKEN_PATH
 from gateway.policy.files import PolicySet
@@ -61,8 +61,7 @@ class CallersStep:
                 if found is None:
                     raise InvalidClient(headers=_NOT_KEPT | (_BASIC if shown.is_basic else {}))
             case Unclear(error):
-                kind = UnsupportedGrantType if error == UNSUPPORTED else InvalidTokenRequest
-                raise kind(headers=_NOT_KEPT)
+                raise error_of(error)(headers=_NOT_KEPT)
         exchange.caller, digest = found
         token = self._tokens.issue(exchange.caller.name, digest, self._sources.wall_now(), self._sources.new_id())
         granted = {"access_token": token, "token_type": "bearer", "expires_in": LIFE_S}

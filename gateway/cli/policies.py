@@ -130,11 +130,11 @@ def new_caller(
     except ValueError:
         fail(f"NAME: found '{name}', expected lower-case letters, digits and hyphens, at most 63")
     secret = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
     if output is Format.JSON:
-        digest = hashlib.sha256(secret.encode()).hexdigest()
         print(json.dumps({"client_id": name, "client_secret": secret, "secret_sha256": digest}, indent=2))
     else:
-        print("\n".join(caller_lines(name, secret)))
+        print("\n".join(caller_lines(name, secret, digest)))
 
 
 def _print_comparison(

@@ -1,6 +1,5 @@
 """How what was found out is shown: to people, and to machines as JSON."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -50,7 +49,7 @@ def comparison_lines(differences: Sequence[Difference], *, with_values: bool) ->
         yield f"  {one.path}" + (f": {json.dumps(one.first)} and {json.dumps(one.second)}" if with_values else "")
 
 
-def caller_lines(name: str, secret: str) -> Iterator[str]:
+def caller_lines(name: str, secret: str, digest: str) -> Iterator[str]:
     """Yield what a new caller's service gets, and what goes into a policy file."""
     yield f"client id      {name}"
     yield f"client secret  {secret}"
@@ -58,7 +57,7 @@ def caller_lines(name: str, secret: str) -> Iterator[str]:
     yield ""
     yield "callers:"
     yield f"  {name}:"
-    yield f'    secret_sha256: "{hashlib.sha256(secret.encode()).hexdigest()}"'
+    yield f'    secret_sha256: "{digest}"'
 
 
 def difference_as_json(affected: Sequence[Affected]) -> list[dict[str, object]]:

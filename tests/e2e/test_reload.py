@@ -60,6 +60,14 @@ def mounted(tmp_path: Path) -> ConfigMap:
 
 
 @pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the last good policies are kept."""
+    directory = tmp_path / "last-good"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
 async def held() -> AsyncIterator[Held]:
     one = Held()
     async with one.upstream:
@@ -221,10 +229,8 @@ async def test_sighup_reads_at_once_and_always_says_what_came_of_it(
 
 
 async def test_after_a_restart_the_last_good_policies_are_in_force_until_there_are_good_ones(
-    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path
+    mounted: ConfigMap, held: Held, redis_url: str, place: Path
 ) -> None:
-    place = tmp_path / "last-good"
-    place.mkdir()
     async with over(mounted, held, redis_url, policies_last_good=str(place)) as (process, session):
         good = (await policies_of(session, process))["digest"]
     mounted.swap(GOOD | {"wrong.yaml": WRONG})
@@ -247,10 +253,8 @@ async def test_after_a_restart_the_last_good_policies_are_in_force_until_there_a
 
 
 async def test_once_the_directory_is_mended_to_what_was_kept_it_is_the_directory_that_governs(
-    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path
+    mounted: ConfigMap, held: Held, redis_url: str, place: Path
 ) -> None:
-    place = tmp_path / "last-good"
-    place.mkdir()
     async with over(mounted, held, redis_url, policies_last_good=str(place)):
         pass
     mounted.swap(GOOD | {"wrong.yaml": WRONG})
@@ -266,10 +270,8 @@ async def test_once_the_directory_is_mended_to_what_was_kept_it_is_the_directory
 
 
 async def test_whoever_was_taken_away_does_not_come_back_with_a_set_that_could_not_be_replaced(
-    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path
+    mounted: ConfigMap, held: Held, redis_url: str, place: Path
 ) -> None:
-    place = tmp_path / "last-good"
-    place.mkdir()
     async with over(mounted, held, redis_url, policies_last_good=str(place)) as (process, _):
         kept = (place / "policies.json").read_text()
         (place / "policies.json").unlink()
@@ -316,10 +318,8 @@ async def test_whoever_writes_without_end_is_not_waited_for(mounted: ConfigMap, 
 
 @pytest.mark.parametrize("damage", ["tampered", "torn", "absent"])
 async def test_a_last_good_set_that_is_not_whole_is_none(
-    mounted: ConfigMap, held: Held, redis_url: str, tmp_path: Path, damage: str
+    mounted: ConfigMap, held: Held, redis_url: str, place: Path, damage: str
 ) -> None:
-    place = tmp_path / "last-good"
-    place.mkdir()
     directory = str(mounted.directory)
     variables = environment(held.upstream.url, redis_url, policies=directory, policies_last_good=str(place))
     async with started(variables):
