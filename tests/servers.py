@@ -137,9 +137,12 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def cluster(binary: str) -> Iterator[list[Server]]:
-    """Three primaries that share all slots."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+def cluster(binary: str, *, node_timeout_s: int = 60) -> Iterator[list[Server]]:
+    """Three primaries that share all slots.
+
+    A machine that is busy for longer than `node_timeout_s` makes of them a cluster that is down.
+    """
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_s * 1000))
     with ExitStack() as stack:
         nodes = [stack.enter_context(standalone(binary, *options)) for _ in range(3)]
         for index, node in enumerate(nodes):

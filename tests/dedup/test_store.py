@@ -192,6 +192,14 @@ class Payer:
         headers = CIMultiDict({"Content-Type": "application/json"})
         return Reply(status=200, reason="OK", headers=headers, body=self.body)
 
+    async def called_by(self, request: asyncio.Task[Any]) -> None:
+        """Return when it was called; raise what ended the request before that."""
+        called = asyncio.create_task(self.called.wait())
+        await asyncio.wait({called, request}, return_when=asyncio.FIRST_COMPLETED)
+        if not called.done():
+            called.cancel()
+            raise AssertionError(f"not called, but {await request}")
+
 
 NO_ANSWER = NoAnswer("upstream_timeout", "c-1")
 
@@ -216,7 +224,7 @@ async def test_two_replicas_make_one_call_and_the_message_wakes_the_other(
     await subscribed.wait()
     payer = Payer("eligible")
     led = asyncio.create_task(one.answer(asking(), payer, unheard))
-    await payer.called.wait()
+    await payer.called_by(led)
     followed = asyncio.create_task(two.answer(asking(), never, unheard))
     await eventually(lambda: asyncio.sleep(0, two.count))
     payer.release.set()
@@ -239,7 +247,7 @@ async def test_what_is_no_fact_is_not_for_those_who_came_before_word_of_it(
     (_, one), (fleet, two) = replicas
     payer, later = Payer("payer_unavailable"), Payer("eligible")
     led = asyncio.create_task(one.answer(asking(), payer, unheard))
-    await payer.called.wait()
+    await payer.called_by(led)
     followed = asyncio.create_task(two.answer(asking(), never, unheard))
     await eventually(lambda: asyncio.sleep(0, two.count))
     payer.release.set()

@@ -55,7 +55,7 @@ async def answering() -> AsyncIterator[Answering]:
 @pytest.fixture
 def nodes() -> Iterator[list[Server]]:
     """A cluster that a test may hurt."""
-    with cluster(bundled()) as found:
+    with cluster(bundled(), node_timeout_s=2) as found:
         yield found
 
 
