@@ -86,6 +86,7 @@ def _record(operation: str, caller: str, kind: DecisionKind | None) -> Record:
     return Record(
         operation=operation,
         caller=caller,
+        identified_by="secret",
         policy="all",
         method="POST",
         status=200,

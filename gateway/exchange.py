@@ -43,6 +43,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
     """A request as received: raw target, end-to-end and hop-by-hop headers, the whole body.
 
     `headers` are for asking, `raw_headers` for passing on: aiohttp's view rewrites the case of names it knows.
+    `certificate_names` are those of the client certificate that was verified: "dns:…" and "uri:…".
     """
 
     method: str
@@ -50,6 +51,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
     headers: HeadersView
     raw_headers: RawHeaders
     body: bytes
+    certificate_names: tuple[str, ...] = ()
 
     @property
     def raw_path(self) -> str:
@@ -167,6 +169,7 @@ class Exchange:
     is_forwarded: bool = False
     asks_for_token: bool = False
     caller: Caller | None = None
+    identified_by: str = ""
     policy: Policy | None = None
     subtenant: str | None = None
     dedup: Decision | None = None
@@ -248,6 +251,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
     operation: str
     caller: str
+    identified_by: str
     policy: str
     method: str
     status: int

@@ -21,7 +21,7 @@ LAYERS = (
     ("demo",),
     ("process", "forget", "healthcheck", "simulator"),
     ("app",),
-    ("start", "reload"),
+    ("start", "reload", "observing", "listening"),
     ("http", "pipeline"),
     ("headers", "token", "callers", "dedup", "recovery", "discovery", "telemetry"),
     ("exchange", "in_flight"),
@@ -48,8 +48,10 @@ TOPS = {
     "app": ("process", "demo"),
     "forget": ("cli",),
     "healthcheck": ("__main__", "cli"),  # the former without all that the latter imports
-    "start": ("app", "cli", "reload"),
+    "start": ("app", "cli", "reload", "observing", "listening"),
     "reload": ("app",),
+    "observing": ("app",),
+    "listening": ("app",),
     "simulator": ("cli", "demo"),
     "demo": ("cli",),
 }
@@ -58,7 +60,7 @@ TOPS = {
 ONLY = {
     "redis": ("connect.py", "line.py", "store.py", "subscription.py", "*/store.py"),
     "hiredis": ("store.py", "line.py"),
-    "aiohttp": ("app.py", "http/*", "*/client.py", "*/callbacks.py", "simulator/*", "demo/*"),
+    "aiohttp": ("app.py", "listening.py", "http/*", "*/client.py", "*/callbacks.py", "simulator/*", "demo/*"),
     "prometheus_client": (
         "telemetry/metrics.py",
         "telemetry/families.py",

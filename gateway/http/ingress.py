@@ -308,6 +308,7 @@ class Ingress:
         return Record(
             operation=exchange.operation_name,
             caller=exchange.caller.name if exchange.caller is not None else UNKNOWN,
+            identified_by=exchange.identified_by,
             policy=exchange.policy.name if exchange.policy is not None else "",
             method=exchange.inbound.method if exchange.inbound.method in _KNOWN_METHODS else UNKNOWN,
             status=reply.status,

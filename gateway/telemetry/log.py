@@ -38,7 +38,7 @@ _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 LEVELS: Final = ("debug", "info", "warning", "error")
 FIELDS: Final = frozenset(
     {
-        *("event", "level", "timestamp", "operation", "caller", "policy", "method", "status", "code"),
+        *("event", "level", "timestamp", "operation", "caller", "identified_by", "policy", "method", "status", "code"),
         *("correlation_id", "trace_id", "duration_s", "upstream_s", "upstream_status", "upstream_calls"),
         *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
@@ -139,6 +139,7 @@ def log_record(log: Log, record: Record) -> None:
             "timestamp": datetime.now(UTC),
             "operation": record.operation,
             "caller": record.caller,
+            "identified_by": record.identified_by,
             "policy": record.policy,
             "method": record.method,
             "status": record.status,

@@ -8,6 +8,7 @@ from gateway.exchange import CallRecord, Record
 RECORD: dict[str, Any] = {
     "operation": "submit_eligibility",
     "caller": "scheduling",
+    "identified_by": "secret",
     "policy": "eligibility",
     "method": "POST",
     "status": 200,
