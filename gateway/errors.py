@@ -209,6 +209,15 @@ class NoPolicy(CallerError):
     hint = "Ask the operators: `eligibility-gateway explain` shows which policy governs a caller and an operation."
 
 
+class ForeignSubtenant(CallerError):
+    """The request names a subtenant that its caller may not speak for."""
+
+    code = "foreign_subtenant"
+    status = 403
+    title = "This caller may not ask on behalf of this subtenant."
+    hint = "Leave x-optum-subtenant-id out, or send once one that the operators gave to your service."
+
+
 class Overloaded(GatewayError):
     """The process holds as many requests as it may."""
 

@@ -27,7 +27,6 @@ from gateway.dedup.step import DedupStep
 from gateway.errors import AnswerPending, DeadlineExceeded, NoPolicy, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Outbound, Reply, Step
 from gateway.headers.prefer import shortened_s
-from gateway.headers.rules import choose_subtenant
 from gateway.headers.step import HeadersStep
 from gateway.http.upstream import Upstream
 from gateway.policy.files import PolicySet
@@ -62,6 +61,7 @@ class Pipeline:
 
     def __init__(self, policies: PolicySet, steps: Steps) -> None:
         self._callers = steps.callers
+        self._headers = steps.headers
         last: Forward = steps.upstream
         self._forward = reduce(lambda forward, step: partial(step, forward), reversed(steps.in_order()), last)
         self.adopt(policies)
@@ -114,4 +114,4 @@ class Pipeline:
         exchange.policy = self._policies.table.govern(name, inbound.method, inbound.raw_path, exchange.asking.name)
         if exchange.policy is None:
             raise NoPolicy
-        exchange.subtenant = choose_subtenant(inbound.headers, exchange.policy.headers, exchange.asking.entry)
+        self._headers.speak_for(exchange)

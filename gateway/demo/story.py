@@ -32,7 +32,6 @@ _CUT_S: Final = 110.0
 _PATIENCE_S: Final = 30.0
 _FORGED: Final = {
     "X-Optum-Tenant-Id": "somebody-else",
-    "x-OPTUM-subtenant-ID": "not-mine",
     "X-Api-Key": "",
 }
 
@@ -139,13 +138,20 @@ async def _additions(telling: Telling, callers: Callers) -> None:
         table.add_column(heading)
     table.add_row("authorization", "scheduling's secret", "the gateway's token")
     table.add_row("x-optum-tenant-id", "somebody-else", arrived.get("x-optum-tenant-id", "(gone)"))
-    table.add_row("x-optum-subtenant-id", "not-mine", arrived.get("x-optum-subtenant-id", "(gone)"))
+    table.add_row("x-optum-subtenant-id", "(none)", arrived.get("x-optum-subtenant-id", "(gone)"))
     table.add_row("x-optum-correlation-id", "(none)", arrived.get("x-optum-correlation-id", "(gone)"))
     table.add_row("x-demo-site", "(none)", arrived.get("x-demo-site", "(gone)"))
     telling.console.print(Padding(table, (0, 0, 0, 1)))
     telling.promise(
         "nothing forged passes; the subtenant is the caller's own",
         kept="x-optum-tenant-id" not in arrived and arrived.get("x-optum-subtenant-id") == CALLERS["scheduling"][0],
+    )
+    (foreign,) = await telling.waiting(
+        "asking", callers.submit("scheduling", "SIM-INSTANT", 1, x_optum_subtenant_id="not-mine")
+    )
+    telling.promise(
+        f"whoever names another's subtenant is refused: {foreign.status} {foreign.document['code']}",
+        kept=foreign.document["code"] == "foreign_subtenant",
     )
     telling.promise(
         "the correlation id is the same upstream and on the reply",

@@ -8,6 +8,7 @@ Facts
 Rules
 - A protected header is dropped wherever it came from, before the gateway's own value is added: dropping
   only when there is a value to add would let the forged one through on the day there is none.
+- Whoever names a subtenant that is not its own is refused: the answer of another one is not what was asked for.
 - A caller may not delete end-to-end headers by naming them in `Connection`.
 - A value whose bytes are not UTF-8, or are control characters, cannot be sent on as it came: inward the request
   is refused, outward the header is dropped, for the answer is paid for.
@@ -18,6 +19,7 @@ Rules
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec import Struct
 from multidict import CIMultiDict
 
 from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply, as_anyone_reads
@@ -59,18 +61,32 @@ def outbound_headers(
     return passed
 
 
-def choose_subtenant(inbound: HeadersView, clause: HeadersClause, caller: CallerEntry) -> str | None:
-    """Return the subtenant to speak for: what the caller may name and named once, else what is configured."""
-    named = inbound.getall(SUBTENANT_ID, [])
-    if len(named) == 1 and (named[0] in caller.subtenant_choices or named[0] in clause.subtenant_choices):
-        return named[0]
+class SpeaksFor(Struct, frozen=True):
+    """The request is made on behalf of this subtenant, or of none."""
+
+    subtenant: str | None
+
+
+class Foreign(Struct, frozen=True):
+    """The request names a subtenant that its caller may not speak for, or more than one."""
+
+
+def choose_subtenant(inbound: HeadersView, clause: HeadersClause, caller: CallerEntry) -> SpeaksFor | Foreign:
+    """Decide on whose behalf a request is made: what the caller may name and named once, else what is configured."""
     match clause.subtenant:
         case "from-caller":
-            return caller.subtenant
+            configured = caller.subtenant
         case "none":
-            return None
+            configured = None
         case fixed:
-            return fixed
+            configured = fixed
+    named = inbound.getall(SUBTENANT_ID, ())
+    if not named:
+        return SpeaksFor(configured)
+    (first, *others) = named
+    if others or first not in {configured, *caller.subtenant_choices, *clause.subtenant_choices}:
+        return Foreign()
+    return SpeaksFor(first)
 
 
 def reply_headers(upstream: Reply, correlation_id: str) -> Headers:

@@ -95,7 +95,7 @@ class HeadersClause(_Clause):
     )
     subtenant_choices: tuple[SubtenantId, ...] = Field(
         default=(),
-        description="Values of x-optum-subtenant-id that a caller may name itself; any other inbound value is dropped.",
+        description="Values of x-optum-subtenant-id that a caller may name itself; any other is refused.",
     )
     set: Mapping[HeaderName, HeaderValue] = Field(default={}, description="Headers set to a fixed value.")
     remove: tuple[HeaderName, ...] = Field(default=(), description="Headers that do not pass upstream.")

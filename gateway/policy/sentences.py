@@ -76,7 +76,7 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "headers.subtenant": Says("is asked on behalf of the subtenant {new} instead of {old}", voids=True),
         "headers.subtenant_choices": Listed(
             "a caller may name the subtenant {new} itself",
-            "a caller may no longer name the subtenant {old}: its requests are made on behalf of the configured one",
+            "a caller may no longer name the subtenant {old}: a request that does is refused with 403",
         ),
         "headers.set": Listed(
             "the header is set from now on, whatever a caller sends",
@@ -162,7 +162,7 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "caller.subtenant": Says("is asked on behalf of the subtenant {new} instead of {old}", voids=True),
         "caller.subtenant_choices": Listed(
             "it may name the subtenant {new} itself",
-            "it may no longer name the subtenant {old}: its requests are made on behalf of the configured one",
+            "it may no longer name the subtenant {old}: a request that does is refused with 403",
         ),
     }
 )

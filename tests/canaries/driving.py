@@ -54,7 +54,6 @@ HEADERS: Final = (
     f"x-optum-correlation-id: {MEMBER} {SSN}",
     f"traceparent: 00-{SSN}-{BORN}-{MEMBER}",
     f"Prefer: wait={SSN}, respond-async={MEMBER}",
-    f"x-optum-subtenant-id: {MEMBER}",
 )
 
 
@@ -321,6 +320,9 @@ def _refusals() -> Mapping[str, Asked]:
         "wrong method": Asked(request("PATCH", f"{SUBMIT}{QUERY}", question("patch")), 405, "wrong_method"),
         "own method": Asked(request(FAMILY.upper(), f"/{MEMBER}", framing=""), 400, "not_http"),
         "no policy": Asked(request("GET", f"{SUBMIT}/coverage-discovery/{MEMBER}", framing=""), 403, "no_policy"),
+        "another's subtenant": Asked(
+            request("POST", SUBMIT, question("subtenant"), f"x-optum-subtenant-id: {MEMBER}"), 403, "foreign_subtenant"
+        ),
         "stranger": Asked(request(body=question("stranger"), secret=STRANGER_SECRET), 401, "unauthenticated"),
         "two secrets": Asked(request("GET", X12, b"", f"x-api-key: {OTHER_SECRET}"), 401, "unauthenticated"),
         "token for a stranger": Asked(token_request(), 401, "invalid_client"),

@@ -23,6 +23,7 @@ def policy(**dedup: str) -> str:
     return f"match: {{operations: ['*']}}\ndedup: {{{clause}}}\n"
 
 
+NORTH, SOUTH = ({"x_optum_subtenant_id": name} for name in ("north", "south"))
 ANYBODY = "callers: {anonymous: {subtenant_choices: [north, south]}}\n"
 
 
@@ -214,8 +215,8 @@ async def test_subtenants_share_nothing(redis_url: str, policies: Callable[..., 
         run_gateway(environment(upstream.url, redis_url, policies=directory)) as gateway,
     ):
         statuses = [
-            (await gateway.submit(x_optum_subtenant_id=subtenant)).headers["Cache-Status"].split(";")[1].strip()
-            for subtenant in ("north", "south", "north", "nobody", "south")
+            (await gateway.submit(**on_behalf)).headers["Cache-Status"].split(";")[1].strip()
+            for on_behalf in (NORTH, SOUTH, NORTH, {}, SOUTH)
         ]
 
     assert statuses == ["fwd=miss", "fwd=miss", "hit", "fwd=miss", "hit"]

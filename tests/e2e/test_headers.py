@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Callable
 
-import pytest
 from yarl import URL
 
 from tests.e2e.conftest import Running, environment, run_gateway
@@ -46,9 +45,6 @@ async def test_what_is_forged_does_not_survive_in_any_case(redis_url: str, polic
             upstream,
             gateway,
             f"authorization: Bearer {SECRET}",
-            "X-OPTUM-SUBTENANT-ID: forged",
-            "x-Optum-Subtenant-Id: forged-too",
-            "x_optum_subtenant_id: forged-again",
             "X-Optum-Tenant-Id: forged",
             "x-TEAM: forged",
             "X-INTERNAL: secret",
@@ -56,7 +52,6 @@ async def test_what_is_forged_does_not_survive_in_any_case(redis_url: str, polic
             "Kept: yes",
         )
     assert seen.values("x-optum-subtenant-id") == ["sub-scheduling"]
-    assert seen.values("x_optum_subtenant_id") == []
     assert seen.values("x-optum-tenant-id") == []
     assert seen.values("authorization") == ["Bearer scripted-token"]
     assert seen.values("x-api-key") == []
@@ -65,20 +60,22 @@ async def test_what_is_forged_does_not_survive_in_any_case(redis_url: str, polic
     assert seen.values("kept") == ["yes"]
 
 
-@pytest.mark.parametrize(("named", "arrives"), [("sub-other", "sub-other"), ("sub-foreign", "sub-scheduling")])
-async def test_a_caller_may_name_only_the_subtenants_it_was_given(
-    named: str,
-    arrives: str,
-    redis_url: str,
-    policies: Callable[..., str],
-) -> None:
+async def test_a_caller_may_name_only_the_subtenants_it_was_given(redis_url: str, policies: Callable[..., str]) -> None:
     directory = policies(callers=SCHEDULING, all=POLICY)
     async with (
         ScriptedUpstream() as upstream,
         run_gateway(environment(upstream.url, redis_url, policies=directory)) as gateway,
     ):
-        seen, _ = await send(upstream, gateway, f"x-api-key: {SECRET}", f"x-optum-subtenant-id: {named}")
-    assert seen.values("x-optum-subtenant-id") == [arrives]
+        for own in ("sub-other", "sub-scheduling"):
+            seen, _ = await send(upstream, gateway, f"x-api-key: {SECRET}", f"X-OPTUM-Subtenant-Id: {own}")
+            assert seen.values("x-optum-subtenant-id") == [own]
+        asked = len(upstream.requests)
+        for foreign in (("sub-foreign",), ("sub-other", "sub-other"), ("",), ("sub-scheduling, sub-other",)):
+            named = (f"x-Optum-Subtenant-ID: {name}" for name in foreign)
+            _, back = await send(upstream, gateway, f"x-api-key: {SECRET}", *named)
+            assert back.startswith("HTTP/1.1 403 Forbidden\r\n")
+            assert '"code":"foreign_subtenant"' in back
+    assert len(upstream.requests) == asked
 
 
 async def test_a_well_formed_correlation_id_is_kept_and_any_other_replaced(redis_url: str) -> None:

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.exchange import CORRELATION_ID, Inbound, Reply
-from gateway.headers.rules import SUBTENANT_ID, choose_subtenant, is_utf8, outbound_headers, reply_headers
+from gateway.headers.rules import (
+    SUBTENANT_ID,
+    Foreign,
+    SpeaksFor,
+    choose_subtenant,
+    is_utf8,
+    outbound_headers,
+    reply_headers,
+)
 from gateway.policy.model import CallerEntry, HeadersClause
 from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS
 
@@ -38,7 +46,8 @@ def goes_out(
     pairs: Sequence[tuple[str, str]], clause: HeadersClause | None = None, caller: CallerEntry = NOBODY
 ) -> Pairs:
     clause = clause or HeadersClause()
-    subtenant = choose_subtenant(sent(pairs), clause, caller)
+    chosen = choose_subtenant(sent(pairs), clause, caller)
+    subtenant = chosen.subtenant if isinstance(chosen, SpeaksFor) else None
     return outbound_headers(received(pairs), clause, subtenant=subtenant, correlation_id=MINE)
 
 
@@ -194,13 +203,12 @@ CHOICES = {"subtenant_choices": ("s-choice",)}
     ],
 )
 @pytest.mark.parametrize(
-    ("by_caller", "by_policy", "named", "is_honoured"),
+    ("by_caller", "by_policy", "named", "is_its_own"),
     [
         (CHOICES, {}, ["s-choice"], True),
         ({}, CHOICES, ["s-choice"], True),
         (CHOICES, CHOICES, ["s-choice"], True),
         ({}, {}, ["s-choice"], False),
-        (CHOICES, CHOICES, [], False),
         (CHOICES, CHOICES, ["s-other"], False),
         (CHOICES, CHOICES, ["S-CHOICE"], False),
         (CHOICES, CHOICES, ["s-choice "], False),
@@ -209,27 +217,30 @@ CHOICES = {"subtenant_choices": ("s-choice",)}
         (CHOICES, CHOICES, ["s-choice", "s-other"], False),
         (CHOICES, CHOICES, ["s-choice,s-other"], False),
         (CHOICES, CHOICES, ["from-caller"], False),
+        (CHOICES, CHOICES, ["none"], False),
     ],
 )
-def test_the_subtenant_is_what_may_be_named_and_was_named_once_else_what_is_configured(  # noqa: PLR0913, PLR0917 - two tables
+def test_the_subtenant_is_what_may_be_named_and_was_named_once_and_any_other_name_is_refused(  # noqa: PLR0913, PLR0917 - two tables
     configured: str,
     own: str | None,
     expected: str | None,
     by_caller: dict[str, object],
     by_policy: dict[str, object],
     named: list[str],
-    is_honoured: bool,  # noqa: FBT001 - a column of the table
+    is_its_own: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
     clause = HeadersClause.model_validate({"subtenant": configured, **by_policy})
     caller = CallerEntry.model_validate({"subtenant": own, **by_caller})
     inbound = [("X-Optum-Subtenant-Id", value) for value in named]
 
-    chosen = choose_subtenant(sent(inbound), clause, caller)
+    unnamed, own_name = sent([]), sent([("x-optum-subtenant-id", str(expected))])
 
-    assert chosen == ("s-choice" if is_honoured else expected)
-    assert goes_out(inbound, clause, caller) == [
+    assert choose_subtenant(sent(inbound), clause, caller) == (SpeaksFor("s-choice") if is_its_own else Foreign())
+    assert choose_subtenant(unnamed, clause, caller) == SpeaksFor(expected)
+    assert choose_subtenant(own_name, clause, caller) == (SpeaksFor(expected) if expected is not None else Foreign())
+    assert goes_out([], clause, caller) == [
         (CORRELATION_ID, MINE),
-        *([(SUBTENANT_ID, chosen)] if chosen is not None else []),
+        *([(SUBTENANT_ID, expected)] if expected is not None else []),
     ]
 
 
