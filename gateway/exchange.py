@@ -20,7 +20,8 @@ from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.operations import Operation
-from gateway.policy.model import FORWARDED, Caller, Policy
+from gateway.policy.callers import FORWARDED, Caller
+from gateway.policy.model import Policy
 
 UNKNOWN: Final = "unknown"
 TOKEN: Final = "token"  # noqa: S105 - the name of what is asked for

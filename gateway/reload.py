@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from gateway.policy.callers import ANONYMOUS
 from gateway.policy.documents import PolicyFilesError, Problem, Reading, Refusal
 from gateway.policy.explain import describe
 from gateway.policy.files import Files, PolicySet, parse, read
 from gateway.policy.last_good import keep, kept
-from gateway.policy.model import ANONYMOUS
 from gateway.settings import Settings, variable
 from gateway.start import StartError
 from gateway.telemetry.log import Log

@@ -17,7 +17,7 @@ from itertools import product
 from msgspec import Struct
 
 from gateway.callers.tokens import Tokens
-from gateway.policy.model import ANONYMOUS, Caller
+from gateway.policy.callers import ANONYMOUS, Caller
 
 _BEARER = "bearer "
 

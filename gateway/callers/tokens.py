@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.jws import CompactSignature, extract_compact, validate_compact
 
-from gateway.policy.model import Caller
+from gateway.policy.callers import Caller
 
 LIFE_S: Final = 3600  # as long as the upstream's: whoever was written for those renews these in time
 ISSUER: Final = "eligibility-gateway"

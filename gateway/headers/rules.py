@@ -23,7 +23,8 @@ from msgspec import Struct
 from multidict import CIMultiDict
 
 from gateway.exchange import CORRELATION_ID, Headers, HeadersView, Inbound, Reply, as_anyone_reads
-from gateway.policy.model import CallerEntry, HeadersClause
+from gateway.policy.callers import CallerEntry
+from gateway.policy.model import HeadersClause
 from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS
 
 Pairs = list[tuple[str, str]]

@@ -15,9 +15,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
+from gateway.policy.callers import ANONYMOUS, CallerEntry
 from gateway.policy.files import PolicySet
 from gateway.policy.match import Route
-from gateway.policy.model import ANONYMOUS, CallerEntry, DedupClause, DedupMode, Policy
+from gateway.policy.model import DedupClause, DedupMode, Policy
 from gateway.policy.sentences import ALONG, COUNTED, NOT_KEPT, SECRETS, SENTENCES, VOIDED, Chosen, Listed, Sentence
 from gateway.policy.values import write_duration
 

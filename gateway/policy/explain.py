@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.operations import OperationName
+from gateway.policy.callers import Caller
 from gateway.policy.documents import Source
 from gateway.policy.files import PolicySet
-from gateway.policy.model import Caller, Policy
+from gateway.policy.model import Policy
 
 _DEFAULT = "default"
 

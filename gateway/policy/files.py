@@ -16,11 +16,12 @@ from typing import Final
 from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
+from gateway.policy.callers import ANONYMOUS, Caller, CallersFile
 from gateway.policy.documents import PolicyFilesError, Problem, Refusal, Source, read_document
 from gateway.policy.effects import effects
 from gateway.policy.match import Route, Table, Tie, decide
 from gateway.policy.mistakes import merged, problems_of
-from gateway.policy.model import ANONYMOUS, Caller, CallersFile, Policy
+from gateway.policy.model import Policy
 from gateway.policy.values import ANY
 
 SUFFIXES: Final = (".yaml", ".yml")

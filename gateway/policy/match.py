@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gateway.operations import OperationName, is_dot_segment
-from gateway.policy.model import Caller, Policy
+from gateway.policy.callers import Caller
+from gateway.policy.model import Policy
 from gateway.policy.values import ANY
 
 Key = tuple[OperationName, str]

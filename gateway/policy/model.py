@@ -13,11 +13,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from gateway.operations import BASE_PATH, OperationName
+from gateway.operations import BASE_PATH
 from gateway.policy.values import (
     ANY,
-    CallerName,
-    CallerOperation,
     CallerPattern,
     Duration,
     HeaderName,
@@ -26,21 +24,20 @@ from gateway.policy.values import (
     PayerId,
     PositiveDuration,
     Route,
-    Sha256,
     SubtenantId,
     TimeZone,
 )
 
-ANONYMOUS: Final = "anonymous"
-FORWARDED: Final = "forwarded"
 _NO_LIMIT_S: Final = 86_400.0 * 366  # the window alone counts, up to a year
 
 
-class _Clause(BaseModel):
+class Clause(BaseModel):
+    """What a file may say in one place: nothing that is not known, and nothing of it in an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class Match(_Clause):
+class Match(Clause):
     """For which requests: the most specific policy governs, a tie is an error, no match is a refusal."""
 
     operations: tuple[OperationPattern, ...] = Field(default=(), description='Operations by name, or "*" for all nine.')
@@ -51,7 +48,7 @@ class Match(_Clause):
     )
 
 
-class Timeout(_Clause):
+class Timeout(Clause):
     """How long the upstream may take, and the caller waits; and when others are known to give up."""
 
     connect: PositiveDuration = Field(default=5.0, description="To open a connection.")
@@ -85,7 +82,7 @@ class Timeout(_Clause):
         return self
 
 
-class HeadersClause(_Clause):
+class HeadersClause(Clause):
     """What is added to and taken from the headers on their way upstream."""
 
     subtenant: Literal["from-caller", "none"] | SubtenantId = Field(
@@ -120,7 +117,7 @@ class HeadersClause(_Clause):
         return value
 
 
-class TokenClause(_Clause):
+class TokenClause(Clause):
     """The OAuth2 token that the gateway puts on the request."""
 
     inject: bool = Field(default=True, strict=True, description="Send the gateway's token as Authorization: Bearer.")
@@ -155,7 +152,7 @@ _ASKED: Final = (
 )
 
 
-class FieldsClause(_Clause):
+class FieldsClause(Clause):
     """Which differences between two request bodies do not make them two questions. A list replaces the default."""
 
     ignored: tuple[str, ...] = Field(
@@ -194,7 +191,7 @@ class FieldsClause(_Clause):
 Outcome = Literal["eligible", "ineligible", "patient_unknown", "payer_not_in_system"]
 
 
-class DedupClause(_Clause):
+class DedupClause(Clause):
     """One question, one call: for how long an answer stands for materially identical real-time checks.
 
     It concerns submit_eligibility and submit_eligibility_x12; other operations pass as they are.
@@ -234,7 +231,7 @@ class DedupClause(_Clause):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class RecoverClause(_Clause):
+class RecoverClause(Clause):
     """Look up a submission that was cut without an answer: its transaction may exist upstream all the same.
 
     It concerns submit_eligibility and submit_eligibility_x12, and needs the scope of list_transactions.
@@ -248,7 +245,7 @@ class RecoverClause(_Clause):
     pause: PositiveDuration = Field(default=1.0, description="Before the first attempt; doubled before each other one.")
 
 
-class MetricsClause(_Clause):
+class MetricsClause(Clause):
     """What is told apart in metrics."""
 
     payers: tuple[PayerId, ...] = Field(
@@ -263,7 +260,7 @@ class MetricsClause(_Clause):
         return frozenset(self.payers)
 
 
-class Policy(_Clause):
+class Policy(Clause):
     """One policy file."""
 
     match: Match
@@ -274,47 +271,6 @@ class Policy(_Clause):
     recover: RecoverClause = RecoverClause()
     metrics: MetricsClause = MetricsClause()
     name: Annotated[str, Field(exclude=True)] = ""
-
-
-class CallerEntry(_Clause):
-    """One caller, as a policy file names it."""
-
-    secret_sha256: Sha256 | tuple[Sha256, ...] = Field(
-        default=(),
-        union_mode="left_to_right",
-        description="SHA-256 of the caller's secret; several while a secret is being rotated.",
-    )
-    subtenant: SubtenantId | None = Field(default=None, description="The subtenant on whose behalf it asks.")
-    subtenant_choices: tuple[SubtenantId, ...] = Field(
-        default=(),
-        description="Values of x-optum-subtenant-id that it may name itself, whatever the policy.",
-    )
-    operations: tuple[CallerOperation, ...] = Field(
-        default=(ANY,),
-        description='The operations it may use; "forwarded" stands for the paths that policies forward, "*" for all.',
-    )
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """The accepted digests, newest or oldest first as the file has them."""
-        return (self.secret_sha256,) if isinstance(self.secret_sha256, str) else self.secret_sha256
-
-
-class CallersFile(_Clause):
-    """A file that declares callers; several such files add up."""
-
-    callers: Mapping[CallerName, CallerEntry] = Field(min_length=1)
-
-
-class Caller(_Clause):
-    """A declared caller with its name: what an exchange knows of who asked."""
-
-    name: str
-    entry: CallerEntry
-
-    def may_use(self, operation: OperationName | None) -> bool:
-        """Whether its entry lists the operation; None stands for a forwarded path."""
-        return ANY in self.entry.operations or (operation or FORWARDED) in self.entry.operations
 
 
 def is_under_base_path(path: str) -> bool:

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from gateway.policy.model import CallersFile, Policy
+from gateway.policy.callers import CallersFile
+from gateway.policy.model import Policy
 
 
 def policy_schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.callers.identify import Callers, Identified, NotIdentified
 from gateway.callers.tokens import Tokens
-from gateway.policy.model import Caller, CallerEntry
+from gateway.policy.callers import Caller, CallerEntry
 
 
 def digest(secret: str) -> str:

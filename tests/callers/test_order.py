@@ -31,7 +31,7 @@ STEPS = Steps(
     callers=CallersStep(Tokens([("kid", bytes(32))]), Sources(wall_now=lambda: 0.0, new_id=str)),
     dedup=cast("DedupStep", unreached),
     recover=cast("RecoverStep", unreached),
-    headers=cast("HeadersStep", unreached),
+    headers=HeadersStep(),
     token=cast("TokenStep", unreached),
     upstream=cast("Upstream", unreached),
 )

@@ -11,7 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from gateway.callers.tokens import LIFE_S, Tokens
-from gateway.policy.model import Caller, CallerEntry
+from gateway.policy.callers import Caller, CallerEntry
 from gateway.sealing import Key, Sealing
 
 NOW = 1_800_000_000.0

@@ -15,7 +15,8 @@ from gateway.headers.rules import (
     outbound_headers,
     reply_headers,
 )
-from gateway.policy.model import CallerEntry, HeadersClause
+from gateway.policy.callers import CallerEntry
+from gateway.policy.model import HeadersClause
 from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS
 
 Pairs = list[tuple[str, str]]
@@ -46,8 +47,8 @@ def goes_out(
     pairs: Sequence[tuple[str, str]], clause: HeadersClause | None = None, caller: CallerEntry = NOBODY
 ) -> Pairs:
     clause = clause or HeadersClause()
-    chosen = choose_subtenant(sent(pairs), clause, caller)
-    subtenant = chosen.subtenant if isinstance(chosen, SpeaksFor) else None
+    configured = choose_subtenant(sent([]), clause, caller)
+    subtenant = configured.subtenant if isinstance(configured, SpeaksFor) else None
     return outbound_headers(received(pairs), clause, subtenant=subtenant, correlation_id=MINE)
 
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from gateway.cli.shown import difference_as_json, difference_lines
 from gateway.operations import QUESTIONS, OperationName
+from gateway.policy.callers import Caller, CallerEntry
 from gateway.policy.diff import Affected, Change, diff
 from gateway.policy.files import PolicySet, load
 from gateway.policy.match import decide
-from gateway.policy.model import Caller, CallerEntry, Policy
+from gateway.policy.model import Policy
 from gateway.policy.sentences import COUNTED_ONLY, DECIDING, SENTENCES, Chosen, Listed, Says
 from tests.policy import test_match
 

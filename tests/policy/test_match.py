@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.operations import BASE_PATH, OperationName
+from gateway.policy.callers import Caller, CallerEntry
 from gateway.policy.match import Route, decide
-from gateway.policy.model import Caller, CallerEntry, Policy
+from gateway.policy.model import Policy
 
 NAMES = ("billing", "registration", "scheduling")
 ROUTES = ("GET /a", "GET /a/*", "GET /a/b", "POST /a/*")

@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from gateway.operations import BASE_PATH, OperationName
+from gateway.policy.callers import Caller, CallerEntry, CallersFile
 from gateway.policy.model import (
-    Caller,
-    CallerEntry,
-    CallersFile,
     DedupClause,
     DedupMode,
     FieldsClause,
