@@ -13,6 +13,7 @@ import uuid_utils
 from aiohttp import web
 
 from gateway.breaker import Breaker
+from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep
 from gateway.callers.step import Sources as CallersSources
 from gateway.callers.tokens import Tokens
@@ -90,10 +91,14 @@ async def open_gateway(
         stack.push_async_callback(urgent.close)
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
+        issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=metrics.issuer_keys_fetched))
+        stack.push_async_callback(issuer_keys.close)
         client_id = settings.upstream_client_id.get_secret_value()
         steps = Steps(
             callers=CallersStep(
-                Tokens(sealing.signing_keys("callers")), CallersSources(wall_now=time.time, new_id=_new_id)
+                Tokens(sealing.signing_keys("callers")),
+                issuer_keys,
+                CallersSources(wall_now=time.time, new_id=_new_id),
             ),
             dedup=DedupStep(
                 flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id

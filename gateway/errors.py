@@ -218,6 +218,17 @@ class ForeignSubtenant(CallerError):
     hint = "Leave x-optum-subtenant-id out, or send once one that the operators gave to your service."
 
 
+class IssuerUnavailable(GatewayError):
+    """A platform's token cannot be judged: its keys were never read, or not for an hour."""
+
+    code = "issuer_unavailable"
+    status = 503
+    title = "The keys of the platform that issued the token are not known."
+    hint = "Nothing was sent; retry after the time named by Retry-After. The operators must check `issuers:`."
+    source = Source.GATEWAY
+    retry_safe = True
+
+
 class Overloaded(GatewayError):
     """The process holds as many requests as it may."""
 

@@ -71,12 +71,12 @@ class Pipeline:
         self._policies = policies
         self._callers.adopt(policies)
 
-    def admit(self, exchange: Exchange) -> None:
+    async def admit(self, exchange: Exchange) -> None:
         """Say who asks for what, and what governs it; the head alone decides. Raises GatewayError for a refusal."""
         if asks_for_token(exchange.inbound):
             exchange.asks_for_token = True
             return
-        self._callers.identify(exchange)
+        await self._callers.identify(exchange)
         self._recognise(exchange)
         self._govern(exchange)
 

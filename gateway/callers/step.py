@@ -10,10 +10,11 @@ from typing import Final
 import orjson
 from multidict import CIMultiDict
 
+from gateway.callers.client import IssuerKeys
 from gateway.callers.grant import Credentials, Unclear, read_request
-from gateway.callers.identify import Callers, Identified, NotIdentified
+from gateway.callers.identify import Callers, Identified, KeyWanted, Means, NotIdentified, Presented
 from gateway.callers.tokens import LIFE_S, Tokens
-from gateway.errors import InvalidClient, Unauthenticated, error_of
+from gateway.errors import InvalidClient, IssuerUnavailable, Unauthenticated, error_of
 from gateway.exchange import CORRELATION_ID, Exchange, Inbound, Reply
 from gateway.operations import TOKEN_PATH
 from gateway.policy.files import PolicySet
@@ -33,23 +34,35 @@ class Sources:
 class CallersStep:
     """After it, a request has its caller, or is refused."""
 
-    def __init__(self, tokens: Tokens, sources: Sources) -> None:
+    def __init__(self, tokens: Tokens, keys: IssuerKeys, sources: Sources) -> None:
         self._tokens = tokens
+        self._keys = keys
         self._sources = sources
-        self._callers = Callers({}, tokens)
+        self._callers = Callers({}, tokens, {}, keys.keys)
 
     def adopt(self, policies: PolicySet) -> None:
         """Know these callers from now on, and no others."""
-        self._callers = Callers(policies.callers, self._tokens)
+        self._keys.adopt(policies.issuers)
+        self._callers = Callers(policies.callers, self._tokens, policies.issuers, self._keys.keys)
 
-    def identify(self, exchange: Exchange) -> None:
-        """Find the caller by what its headers present. Raises Unauthenticated."""
-        headers = exchange.inbound.headers
-        presented = headers.getall("Authorization", ()), headers.getall("x-api-key", ())
-        match self._callers.identify(*presented, self._sources.wall_now()):
-            case Identified(caller):
-                exchange.caller = caller
-            case NotIdentified():
+    async def identify(self, exchange: Exchange) -> None:
+        """Find the caller by what is presented. Raises Unauthenticated, and IssuerUnavailable where nobody can say."""
+        inbound = exchange.inbound
+        presented = Presented(
+            inbound.headers.getall("Authorization", ()),
+            inbound.headers.getall("x-api-key", ()),
+            inbound.certificate_names,
+        )
+        found = self._callers.identify(presented, self._sources.wall_now())
+        if isinstance(found, KeyWanted):
+            are_known = await self._keys.look_again(found.issuer)
+            found = self._callers.identify(presented, self._sources.wall_now())
+            if isinstance(found, KeyWanted) and not are_known:
+                raise IssuerUnavailable(retry_after_s=10)
+        match found:
+            case Identified(caller, by):
+                exchange.caller, exchange.identified_by = caller, by
+            case NotIdentified() | KeyWanted():
                 raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
 
     def grant(self, exchange: Exchange) -> Reply:
@@ -63,6 +76,7 @@ class CallersStep:
             case Unclear(error):
                 raise error_of(error)(headers=_NOT_KEPT)
         exchange.caller, digest = found
+        exchange.identified_by = Means.SECRET
         token = self._tokens.issue(exchange.caller.name, digest, self._sources.wall_now(), self._sources.new_id())
         granted = {"access_token": token, "token_type": "bearer", "expires_in": LIFE_S}
         return Reply(

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from gateway.dedup.canonical import Difference
 from gateway.operations import OperationName
-from gateway.policy.diff import Affected, Change
+from gateway.policy.change import Change
+from gateway.policy.diff import Affected
 from gateway.policy.explain import Explanation
 
 _TABLE_CHARS: Final = 400  # a path to copy is worth more than a line that fits

@@ -86,7 +86,7 @@ class _Sent:
 class Pipeline(Protocol):
     """What answers requests: `admit` decides by the head alone, `answer` has the body as well."""
 
-    def admit(self, exchange: Exchange, /) -> None:
+    async def admit(self, exchange: Exchange, /) -> None:
         """Raise GatewayError for whoever may not ask."""
 
     async def answer(self, exchange: Exchange, /) -> Reply:
@@ -192,7 +192,7 @@ class Ingress:
         try:
             self._check(raw)
             # Before the body: whoever may not ask is told so without being read.
-            self._pipeline.admit(exchange)
+            await self._pipeline.admit(exchange)
             exchange.waits(self._observers.now())
             body = await self._read_body(raw)
             exchange.resumes(self._observers.now())

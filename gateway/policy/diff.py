@@ -15,11 +15,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
-from gateway.policy.callers import ANONYMOUS, CallerEntry
+from gateway.policy.callers import CallerEntry
+from gateway.policy.change import Change, entry_change, written
 from gateway.policy.files import PolicySet
+from gateway.policy.known_by import of_caller
 from gateway.policy.match import Route
 from gateway.policy.model import DedupClause, DedupMode, Policy
-from gateway.policy.sentences import ALONG, COUNTED, NOT_KEPT, SECRETS, SENTENCES, VOIDED, Chosen, Listed, Sentence
+from gateway.policy.sentences import ALONG, COUNTED, NOT_KEPT, SENTENCES, VOIDED, Chosen, Listed, Sentence
 from gateway.policy.values import write_duration
 
 Request = OperationName | str  # an operation, or a route as a file has it
@@ -28,16 +30,6 @@ _BELOW: Final = "|"  # no route may hold it: a path that only the prefix itself 
 _HEADERS: Final = frozenset({"headers.set", "headers.remove"})
 _ANSWERING: Final = "x-optum-"
 _BODILESS: Final = frozenset({"GET", "DELETE"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One thing that is no longer as it was. Without `old` and `new` where neither may be shown, or there is none."""
-
-    says: str
-    path: str = ""
-    old: str | None = None
-    new: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +48,7 @@ def diff(old: PolicySet, new: PolicySet) -> tuple[Affected, ...]:
     requests: tuple[Request, ...] = (*OperationName, *sorted(routes))
     found: dict[Change, dict[str, list[str]]] = {}
     for caller in callers:
-        for change in _of_caller(old, new, caller):
+        for change in of_caller(old, new, caller):
             found.setdefault(change, {}).setdefault(caller, [])
     for request in requests:
         for caller in callers:
@@ -111,63 +103,6 @@ def _why_refused(new: PolicySet, request: Request, caller: str) -> str:
     if not new.callers[caller].may_use(request if isinstance(request, OperationName) else None):
         return "the caller's entry no longer lists it"
     return "no policy matches any more"
-
-
-def _of_caller(old: PolicySet, new: PolicySet, name: str) -> Iterator[Change]:
-    before, after = _digests(old), _digests(new)
-    if name == ANONYMOUS and name in old.callers and name in new.callers and bool(before) is not bool(after):
-        yield Change(
-            says="whoever sends a secret that is nobody's is refused from now on"
-            if after
-            else "whoever sends a secret is let in as well from now on: no caller has one"
-        )
-    if name not in new.callers:
-        if not _may_ask(old, name):
-            yield Change(says="is no caller any more; it could ask for nothing before")
-        return
-    gained = {digest for digest, owner in after.items() if owner == name and before.get(digest) != name}
-    lost = {digest for digest, owner in before.items() if owner == name and after.get(digest) != name}
-    taken, given = gained & before.keys(), lost & after.keys()
-    if name not in old.callers:
-        known_by = "by sending none" if name == ANONYMOUS else f"by {_secrets(len(gained))}"
-        yield Change(says=f"is a caller from now on, known {known_by}")
-        if taken:
-            yield Change(path="caller.secret_sha256", says=_counted(SECRETS.taken, len(taken), was=True))
-        return
-    told = (
-        _counted(SECRETS.gained, len(gained - taken)),
-        _counted(SECRETS.taken, len(taken), was=True),
-        _counted(SECRETS.lost, len(lost - given)),
-        _counted(SECRETS.given, len(given)),
-    )
-    if says := "; ".join(filter(None, told)):
-        yield Change(
-            path="caller.secret_sha256",
-            old=_secrets(list(before.values()).count(name)),
-            new=_secrets(list(after.values()).count(name)),
-            says=says,
-        )
-
-
-def _may_ask(policies: PolicySet, name: str) -> bool:
-    table = policies.table
-    return any(caller == name for _, caller in table.operations) or any(
-        name in governed for _, governed in table.routes
-    )
-
-
-def _digests(policies: PolicySet) -> dict[str, str]:
-    return {digest: caller.name for caller in policies.callers.values() for digest in caller.entry.digests}
-
-
-def _counted(sentence: str, count: int, *, was: bool = False) -> str:
-    """A sentence of so many secrets; of none there is none."""
-    verb = ("was" if was else "is") if count == 1 else ("were" if was else "are")
-    return sentence.format(secrets=f"{_secrets(count)} {verb}") if count else ""
-
-
-def _secrets(count: int) -> str:
-    return f"{count} secret" if count == 1 else f"{count} secrets"
 
 
 # --- what governs ---------------------------------------------------------------------------------------------------
@@ -302,18 +237,19 @@ def _told(path: str, sentence: Sentence, old: Any, new: Any, sides: _Sides) -> I
         case Listed() if isinstance(old, dict):
             yield from _of_mapping(path, sentence, old, new, voided)
         case Listed():
-            for one in sorted(new - old):
-                yield _entry(path, sentence.gained, new=one, after=voided if _is_asked(path, one, sentence) else "")
-            for one in sorted(old - new):
-                yield _entry(path, sentence.lost, old=one, after=voided if _is_asked(path, one, sentence) else "")
+            for one in (*sorted(new - old), *sorted(old - new)):
+                after = voided if _is_asked(path, one, sentence) else ""
+                is_new = one in new
+                says = sentence.gained if is_new else sentence.lost
+                yield entry_change(path, says, old=None if is_new else one, new=one if is_new else None, after=after)
         case Chosen(says, voids):
-            was, becomes = _written(old), _written(new)
+            was, becomes = written(old), written(new)
             longest_s = max(_limits(sides.after.dedup).values(), default=0.0)
             said = NOT_KEPT if becomes == DedupMode.ENFORCE and not longest_s else says[becomes]
             said = said.format(longest=write_duration(longest_s))
             yield Change(path=path, old=was, new=becomes, says=said + (voided if voids else ""))
         case said_of:
-            was, becomes = _written(old), _written(new)
+            was, becomes = written(old), written(new)
             grew = isinstance(old, float) and old < new
             tail = voided if said_of.voids else said_of.more if grew else said_of.less
             yield Change(path=path, old=was, new=becomes, says=said_of.says.format(old=was, new=becomes) + tail)
@@ -326,30 +262,13 @@ def _of_mapping(
     for name in sorted({*old, *new}):
         if old.get(name) == new.get(name):
             continue
-        was = _written(old[name]) if name in old and not is_secret else None
-        becomes = _written(new[name]) if name in new and not is_secret else None
+        was = written(old[name]) if name in old and not is_secret else None
+        becomes = written(new[name]) if name in new and not is_secret else None
         says = sentence.gained if name not in old else sentence.lost if name not in new else sentence.other
         after = voided if _is_asked(path, name, sentence) else ""
-        yield _entry(f"{path}.{name}", says, old=was, new=becomes, after=after)
-
-
-def _entry(path: str, says: str, *, old: str | None = None, new: str | None = None, after: str = "") -> Change:
-    return Change(path=path, old=old, new=new, says=says.format(old=old, new=new) + after)
+        yield entry_change(f"{path}.{name}", says, old=was, new=becomes, after=after)
 
 
 def _is_asked(path: str, entry: str, sentence: Listed) -> bool:
     """Whether it is a part of every question, as a header is that may change the answer."""
     return sentence.voids or (path in _HEADERS and entry.startswith(_ANSWERING))
-
-
-def _written(value: object) -> str:
-    """A value as a file would say it."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case None:
-            return "none"
-        case float():
-            return write_duration(value)
-        case _:
-            return str(value)

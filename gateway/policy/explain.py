@@ -61,6 +61,7 @@ def describe(policies: PolicySet) -> dict[str, object]:
         "digest": policies.digest,
         "policies": {policy.name: _document(policy) for policy in policies.policies},
         "callers": {name: _entry(caller) for name, caller in policies.callers.items()},
+        "issuers": {name: issuer.model_dump(mode="json") for name, issuer in policies.issuers.items()},
         "notices": list(policies.notices),
     }
 

@@ -16,7 +16,7 @@ from typing import Final
 from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
-from gateway.policy.callers import ANONYMOUS, Caller, CallersFile
+from gateway.policy.callers import ANONYMOUS, Caller, CallersFile, Issuer
 from gateway.policy.documents import PolicyFilesError, Problem, Refusal, Source, read_document
 from gateway.policy.effects import effects
 from gateway.policy.match import Route, Table, Tie, decide
@@ -57,6 +57,7 @@ class PolicySet:
     sources: Mapping[str, Source] = field(repr=False)
     caller_sources: Mapping[str, Source] = field(repr=False)
     digest: str
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
 
     @property
     def subtenants(self) -> frozenset[str]:
@@ -124,6 +125,7 @@ def parse(files: Files) -> PolicySet:
         MappingProxyType(found.sources),
         MappingProxyType(found.caller_sources),
         files.digest,
+        MappingProxyType(found.issuers),
     )
 
 
@@ -171,8 +173,10 @@ class _Found:
     problems: list[Problem]
     policies: dict[str, Policy] = field(default_factory=dict)
     callers: dict[str, Caller] = field(default_factory=dict)
+    issuers: dict[str, Issuer] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     caller_sources: dict[str, Source] = field(default_factory=dict)
+    issuer_sources: dict[str, Source] = field(default_factory=dict)
 
     def add(self, path: Path, content: bytes) -> None:
         document, source, broken = read_document(str(path), content)
@@ -202,11 +206,16 @@ class _Found:
 
     def _add_callers(self, document: CommentedMap, source: Source) -> None:
         try:
-            entries = CallersFile.model_validate(document).callers
+            stated = CallersFile.model_validate(document)
         except ValidationError as error:
             self.problems += problems_of(CallersFile, error, document, source)
             return
-        for name, entry in entries.items():
+        for name, issuer in stated.issuers.items():
+            if name in self.issuers:
+                self.problems.append(source.problem("a second entry", "each issuer once", "issuers", name))
+            self.issuers[name] = issuer
+            self.issuer_sources[name] = source
+        for name, entry in stated.callers.items():
             if name in self.callers:
                 self.problems.append(source.problem("a second entry", "each caller once", "callers", name))
             self.callers[name] = Caller(name=name, entry=entry)
@@ -219,7 +228,8 @@ def _across(directory: Path, found: _Found) -> list[Problem]:
         problems.append(Problem(str(directory), 0, "", "no policy file", "at least one file with `match:`"))
     if not found.callers:
         problems.append(Problem(str(directory), 0, "", "no caller", "a file with `callers:`"))
-    problems += _secrets(found)
+    problems += _credentials(found)
+    problems += _subjects(found)
     declared = ", ".join(sorted(found.callers)) or "none is declared"
     for name, policy in found.policies.items():
         source = found.sources[name]
@@ -233,20 +243,46 @@ def _across(directory: Path, found: _Found) -> list[Problem]:
     return problems
 
 
-def _secrets(found: _Found) -> list[Problem]:
+def _credentials(found: _Found) -> list[Problem]:
+    """By what a caller is known: each of it names one caller."""
     problems = []
-    owners: dict[str, str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for name, caller in found.callers.items():
-        place = ("callers", name, "secret_sha256")
-        if name == ANONYMOUS and caller.entry.digests:
-            problems.append(found.caller_sources[name].problem("a secret", "none for who is anonymous", *place))
-        if name != ANONYMOUS and not caller.entry.digests:
-            expected = "the SHA-256 of a secret: only 'anonymous' has none"
-            problems.append(found.caller_sources[name].problem("nothing", expected, *place))
-        for digest in caller.entry.digests:
-            if owners.setdefault(digest, name) != name:
-                expected = f"another secret than that of '{owners[digest]}': a secret names one caller"
-                problems.append(found.caller_sources[name].problem("a secret that is taken", expected, *place))
+        source, entry = found.caller_sources[name], caller.entry
+        if name != ANONYMOUS and not entry.is_known:
+            expected = "the SHA-256 of a secret, or certificates, or subjects: only 'anonymous' has none"
+            problems.append(source.problem("nothing", expected, "callers", name, "secret_sha256"))
+        for what, known_by, values in (
+            ("secret", "secret_sha256", entry.digests),
+            ("certificate", "certificates", entry.certificates),
+            ("subject", "subjects", entry.subjects),
+        ):
+            place = ("callers", name, known_by)
+            if name == ANONYMOUS and values:
+                problems.append(source.problem(f"a {what}", "none for who is anonymous", *place))
+            for value in values:
+                if (owner := owners.setdefault((what, value), name)) != name:
+                    expected = f"another {what} than that of '{owner}': a {what} names one caller"
+                    problems.append(source.problem(f"a {what} that is taken", expected, *place))
+    return problems
+
+
+def _subjects(found: _Found) -> list[Problem]:
+    """Whoever vouches for a caller is declared, and no two of them have one name."""
+    declared = ", ".join(sorted(found.issuers)) or "none is declared"
+    problems = [
+        found.caller_sources[name].problem(
+            f"the issuer '{issuer}'", f"a declared issuer: {declared}", "callers", name, "subjects", index
+        )
+        for name, caller in found.callers.items()
+        for index, issuer in enumerate(subject.partition("/")[0] for subject in caller.entry.subjects)
+        if issuer not in found.issuers
+    ]
+    names: dict[str, str] = {}
+    for name, issuer in found.issuers.items():
+        if (first := names.setdefault(issuer.issuer, name)) != name:
+            source, expected = found.issuer_sources[name], f"another `iss` than that of '{first}'"
+            problems.append(source.problem("one that is taken", expected, "issuers", name, "issuer"))
     return problems
 
 

@@ -64,6 +64,9 @@ SECRETS: Final = Secrets(
     given="{secrets} another caller's from now on",
 )
 
+# Of a platform whose tokens name the caller: what changed is said by its path.
+ISSUER: Final = "tokens of the issuer {name} are judged by another value"
+
 SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         "timeout.connect": Says("a connection may take {new} to open instead of {old}"),
@@ -159,6 +162,19 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
             "for nobody's answer: the latency of {new} is shown by name",
             "for nobody's answer: the latency of {old} is shown as that of `other`",
         ),
+        "caller.certificates": Listed(
+            "whoever has a certificate with the name {new} is this caller from now on",
+            "a certificate with the name {old} is no longer this caller's",
+        ),
+        "caller.subjects": Listed(
+            "whoever has a token for {new} is this caller from now on",
+            "a token for {old} is no longer this caller's",
+        ),
+        "caller.limits.in_flight": Says("{new} of its requests are under way at once at most, instead of {old}"),
+        "caller.limits.rate": Says("it may ask {new} instead of {old}; what is more waits, and is then refused"),
+        "caller.limits.burst": Says("after a pause it may ask {new} at once instead of {old}"),
+        "caller.limits.queue": Says("{new} of its requests may wait for their turn instead of {old}"),
+        "caller.limits.wait": Says("a request waits {new} for its turn instead of {old}, and is then refused with 429"),
         "caller.subtenant": Says("is asked on behalf of the subtenant {new} instead of {old}", voids=True),
         "caller.subtenant_choices": Listed(
             "it may name the subtenant {new} itself",

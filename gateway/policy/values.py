@@ -9,6 +9,7 @@ Rules
 import math
 import re
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -26,6 +27,12 @@ _SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PAYER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
+
+_CERTIFICATE_NAME = re.compile(r"dns:[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9])?|uri:[!-~]{1,251}")
+_VISIBLE = re.compile(r"[!-~]{1,255}")
+_ABSOLUTE = re.compile(r"/[^\x00]{1,4095}")
+_SUBJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}/[!-~]{1,255}")
+_RATE = re.compile(r"([1-9]\d{0,8})/(s|m|h)")
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -124,3 +131,47 @@ def _route(value: str) -> str:
 
 
 Route = Annotated[str, AfterValidator(_route)]
+
+
+def _jwks(value: str) -> str:
+    if value.startswith("/") and "\0" not in value:
+        return value
+    parts = urlsplit(value)
+    is_local = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if (parts.scheme != "https" and not is_local) or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("an https:// URL without credentials, or the absolute path of a file")
+    return value
+
+
+CertificateName = Annotated[
+    str, _matching(_CERTIFICATE_NAME, 'a name of a certificate: "dns:host.example.org" in lower case, or "uri:…"')
+]
+IssuerText = Annotated[str, _matching(_VISIBLE, "visible ASCII without blanks, at most 255")]
+Jwks = Annotated[str, AfterValidator(_jwks)]
+FilePath = Annotated[str, _matching(_ABSOLUTE, "the absolute path of a file")]
+Subject = Annotated[str, _matching(_SUBJECT, 'an issuer\'s name, a slash and its subject: "cluster/system:…"')]
+
+
+def read_rate(value: object) -> object:
+    """Turn `50/s` or `600/m` into a number a second; leave anything else for the model to refuse."""
+    if isinstance(value, str) and (found := _RATE.fullmatch(value)):
+        rate = int(found[1]) / _UNIT_S[found[2]]
+        if rate > 0:
+            return rate
+    raise ValueError("a number of requests above none in a second, a minute or an hour, such as 50/s or 600/m")
+
+
+def write_rate(rate: float) -> str:
+    """The shortest spelling of a rate: the smallest unit in which it is a whole number."""
+    for unit in ("s", "m", "h"):
+        if (count := rate * _UNIT_S[unit]) >= 1 and abs(count - round(count)) < 1e-6 * count:
+            return f"{round(count)}/{unit}"
+    return f"{rate:g}/s"
+
+
+Rate = Annotated[
+    float,
+    BeforeValidator(read_rate),
+    PlainSerializer(write_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["50/s", "600/m"]}),
+]

@@ -173,6 +173,12 @@ class Families:
             self.token_fetches.labels(result)
         self.token_age = self._gauge("token_age_seconds", "Age of the token at hand; NaN where there is none.")
 
+        self.issuer_key_fetches = self._counter(
+            "issuer_key_fetches",
+            "Looks for the public keys of an issuer of the policy files, by what came of them: good or failed.",
+            *("issuer", "result"),
+        )
+
     def _declare_process(self) -> None:
         self.redis_errors = self._counter(
             "redis_errors",

@@ -173,6 +173,10 @@ class Metrics:
         """Count one question to the token endpoint."""
         self._all.token_fetches.labels(result).inc()
 
+    def issuer_keys_fetched(self, issuer: str, is_good: bool) -> None:  # noqa: FBT001 - what came of it
+        """Count one look for the keys of a platform."""
+        self._all.issuer_key_fetches.labels(issuer, "good" if is_good else "failed").inc()
+
     def redis_failed(self, reason: str) -> None:
         """Count one thing that Redis did not do."""
         self._all.redis_errors.labels(reason).inc()

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from multidict import CIMultiDict
 
+from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep, Sources
 from gateway.callers.tokens import Tokens
 from gateway.dedup.step import DedupStep
@@ -28,7 +29,11 @@ async def unreached(_forward: Forward, _exchange: Exchange, _outbound: Outbound,
 
 
 STEPS = Steps(
-    callers=CallersStep(Tokens([("kid", bytes(32))]), Sources(wall_now=lambda: 0.0, new_id=str)),
+    callers=CallersStep(
+        Tokens([("kid", bytes(32))]),
+        IssuerKeys(KeySources(now=lambda: 0.0, on_fetched=lambda _, __: None)),
+        Sources(wall_now=lambda: 0.0, new_id=str),
+    ),
     dedup=cast("DedupStep", unreached),
     recover=cast("RecoverStep", unreached),
     headers=HeadersStep(),
@@ -66,7 +71,7 @@ def asked(method: str, target: str, headers: dict[str, str]) -> Exchange:
     ],
 )
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "beta"}, {"Authorization": "Bearer beta", **KNOWN}])
-def test_whoever_is_nobody_is_told_so_whatever_the_path(
+async def test_whoever_is_nobody_is_told_so_whatever_the_path(
     pipeline: Pipeline,
     method: str,
     target: str,
@@ -75,12 +80,12 @@ def test_whoever_is_nobody_is_told_so_whatever_the_path(
 ) -> None:
     stranger = asked(method, target, headers)
     with pytest.raises(Unauthenticated) as told:
-        pipeline.admit(stranger)
+        await pipeline.admit(stranger)
     assert (stranger.caller, stranger.operation_name) == (None, "unknown")
     assert told.value.problem.headers["WWW-Authenticate"] == "Bearer"
 
     with pytest.raises(refusal):
-        pipeline.admit(asked(method, target, KNOWN))
+        await pipeline.admit(asked(method, target, KNOWN))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_whoever_is_nobody_is_told_so_whatever_the_path(
         ("GET", f"{BASE_PATH}/transactions", "list_transactions"),
     ],
 )
-def test_of_a_refusal_it_is_known_whom_it_met(
+async def test_of_a_refusal_it_is_known_whom_it_met(
     pipeline: Pipeline,
     method: str,
     target: str,
@@ -100,14 +105,14 @@ def test_of_a_refusal_it_is_known_whom_it_met(
 ) -> None:
     exchange = asked(method, target, KNOWN)
     with pytest.raises(GatewayError):
-        pipeline.admit(exchange)
+        await pipeline.admit(exchange)
 
     assert (exchange.asking.name, exchange.operation_name) == ("billing", operation)
 
 
 async def test_a_caller_that_lists_forwarded_paths_gets_through_to_the_steps(pipeline: Pipeline) -> None:
     exchange = asked("GET", "/elsewhere", KNOWN)
-    pipeline.admit(exchange)
+    await pipeline.admit(exchange)
     with pytest.raises(AssertionError, match="no step takes part"):
         await pipeline.answer(exchange)
 

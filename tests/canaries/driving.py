@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from gateway.operations import TOKEN_PATH
+from tests.callers.platform import token_now
 from tests.canaries.planted import (
     BORN,
     BORN_DASHED,
@@ -322,6 +323,11 @@ def _refusals() -> Mapping[str, Asked]:
         "no policy": Asked(request("GET", f"{SUBMIT}/coverage-discovery/{MEMBER}", framing=""), 403, "no_policy"),
         "another's subtenant": Asked(
             request("POST", SUBMIT, question("subtenant"), f"x-optum-subtenant-id: {MEMBER}"), 403, "foreign_subtenant"
+        ),
+        "a platform's token": Asked(
+            request(body=question("platform"), secret=token_now(sub=MEMBER, name=FAMILY, ssn=SSN)),
+            503,
+            "issuer_unavailable",
         ),
         "stranger": Asked(request(body=question("stranger"), secret=STRANGER_SECRET), 401, "unauthenticated"),
         "two secrets": Asked(request("GET", X12, b"", f"x-api-key: {OTHER_SECRET}"), 401, "unauthenticated"),

@@ -16,6 +16,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from gateway.embedded import EmbeddedValkey
+from tests.callers.platform import AUDIENCE, ISSUER
 from tests.canaries.driving import (
     ANSWERED_ASKS,
     REFUSALS,
@@ -79,7 +80,9 @@ def write_policies(directory: Path) -> None:
         f"  {name}: {{secret_sha256: {hashlib.sha256(secret.encode()).hexdigest()}, operations: ['*']}}\n"
         for name, secret in _SECRETS.items()
     )
-    (directory / "callers.yaml").write_text("callers:\n" + "".join(entries))
+    # Of an issuer whose keys nobody has: its tokens can be judged by nobody.
+    issuers = f"issuers:\n  cluster: {{issuer: {ISSUER}, audience: {AUDIENCE}, jwks: /nowhere/keys.json}}\n"
+    (directory / "callers.yaml").write_text(issuers + "callers:\n" + "".join(entries))
 
 
 def variables(upstream_url: str, redis_url: str, policies: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ Ask = Callable[[str, str], Awaitable[Record]]
 class Nowhere:
     """Refuses as the pipeline refuses a path that nobody knows: no operation was recognised."""
 
-    def admit(self, _: Exchange, /) -> None:
+    async def admit(self, _: Exchange, /) -> None:
         raise UnknownPath
 
     async def answer(self, _: Exchange, /) -> Reply:

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from pydantic import BaseModel
 
 from gateway.cli.shown import difference_as_json, difference_lines
 from gateway.operations import QUESTIONS, OperationName
-from gateway.policy.callers import Caller, CallerEntry
-from gateway.policy.diff import Affected, Change, diff
+from gateway.policy.callers import Caller, CallerEntry, Issuer
+from gateway.policy.change import Change
+from gateway.policy.diff import Affected, diff
 from gateway.policy.files import PolicySet, load
 from gateway.policy.match import decide
 from gateway.policy.model import Policy
@@ -310,6 +312,84 @@ def test_a_subtenant_is_told_wherever_it_comes_from(
     assert [f"{change.path} {change.old} {change.new}" for change in changes.values()] == expected
 
 
+# --- who a caller is, and how much it may take ---------------------------------------------------------------------
+
+CLUSTER: dict[str, Any] = {"issuer": "https://cluster", "audience": "gateway", "jwks": "/keys.json"}
+KNOWN: dict[str, Any] = {"subjects": ["cluster/s"]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            {"certificates": ["dns:a"]},
+            {"certificates": ["dns:b"]},
+            [
+                "whoever has a certificate with the name dns:b is this caller from now on",
+                "a certificate with the name dns:a is no longer this caller's",
+            ],
+        ),
+        (
+            {"subjects": ["cluster/s", "cluster/t"]},
+            {"subjects": ["cluster/t", "cluster/u"]},
+            [
+                "whoever has a token for cluster/u is this caller from now on",
+                "a token for cluster/s is no longer this caller's",
+            ],
+        ),
+        (
+            {},
+            {"limits": {"in_flight": 20, "rate": "50/s", "queue": 5}},
+            [
+                "20 of its requests are under way at once at most, instead of no limit",
+                "it may ask 50/s instead of no limit; what is more waits, and is then refused",
+                "5 of its requests may wait for their turn instead of 100",
+            ],
+        ),
+        (
+            {"limits": {"rate": "60/m", "burst": 9}},
+            {"limits": {"rate": "1/s", "wait": "250ms"}},
+            [
+                "after a pause it may ask those of one second at once instead of 9",
+                "a request waits 250ms for its turn instead of 1s, and is then refused with 429",
+            ],
+        ),
+    ],
+)
+def test_who_a_caller_is_and_how_much_it_may_take_is_told(old: RAW, new: RAW, expected: list[str]) -> None:
+    issuers = {"cluster": Issuer.model_validate(CLUSTER)}
+    before, after = (
+        replace(made_of([policy()], [caller("billing", **entry)]), issuers=issuers) for entry in (old, new)
+    )
+    assert [change.says for one in diff(before, after) for change in one.changes] == expected
+
+
+def test_whoever_is_vouched_for_hears_how_its_tokens_are_judged_from_now_on() -> None:
+    callers = [caller("workload", **KNOWN), caller("billing")]
+    old, new = (
+        replace(made_of([policy()], callers), issuers={"cluster": Issuer.model_validate(stated)})
+        for stated in (CLUSTER, CLUSTER | {"audience": "other"})
+    )
+    (told_to,) = diff(old, new)
+    assert told_to.callers == ("workload",)
+    assert told_to.changes == (
+        Change(
+            path="issuers.cluster.audience",
+            old="gateway",
+            new="other",
+            says="tokens of the issuer cluster are judged by another value",
+        ),
+    )
+
+
+def test_a_new_caller_is_told_by_what_it_is_known() -> None:
+    entry = {"secret_sha256": DIGESTS[0], "certificates": ["dns:a", "dns:b"], **KNOWN}
+    (told_to, _) = diff(
+        made_of([policy()], [caller("old")]), made_of([policy()], [caller("old"), caller("new", **entry)])
+    )
+    assert told_to.changes[0].says == "is a caller from now on, known by 1 secret and 2 certificates and 1 subject"
+
+
 # --- who may ask ----------------------------------------------------------------------------------------------------
 
 LOOKUPS = {"operations": ["get_transaction", "list_transactions"]}
@@ -336,7 +416,7 @@ def test_who_may_ask_from_now_on_hears_by_which_policy() -> None:
     new = made_of([policy("reading")], [caller("a", operations=["healthcheck", "get_transaction"]), caller("b")])
     assert lines(old, new) == [
         "b: whatever is asked for",
-        "  is a caller from now on, known by 0 secrets",
+        "  is a caller from now on, known by nothing",
         "b: every operation",
         "  may ask from now on (policy reading)",
         "a: get_transaction",

@@ -123,7 +123,7 @@ def test_what_is_in_force_is_described_as_json_without_a_digest(policies: Policy
     described = describe(policies)
     text = json.dumps(described)
 
-    assert set(described) == {"digest", "policies", "callers", "notices"}
+    assert set(described) == {"digest", "policies", "callers", "issuers", "notices"}
     assert described["digest"] == policies.digest
     assert all(digest not in text for digest in (DIGEST, OTHER, "ef" * 32))
     callers = described["callers"]

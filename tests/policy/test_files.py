@@ -614,6 +614,64 @@ def test_a_caller_may_repeat_its_own_secret(loaded: Loaded) -> None:
     assert found.callers["billing"].entry.digests == (ZERO, ZERO)
 
 
+ISSUERS = """issuers:
+  cluster: {issuer: https://a, audience: us, jwks: /keys.json}
+"""
+
+
+def test_a_caller_may_be_known_by_a_certificate_or_by_a_platforms_token(loaded: Loaded) -> None:
+    entries = """callers:
+  meshed: {certificates: [dns:meshed.example.org, uri:spiffe://mesh/meshed]}
+  workload: {subjects: ["cluster/system:serviceaccount:a:b"]}
+"""
+    found = loaded({"a.yaml": ISSUERS + entries, "p.yaml": POLICY})
+
+    assert found.issuers["cluster"].jwks == "/keys.json"
+    assert found.callers["workload"].entry.subjects == ("cluster/system:serviceaccount:a:b",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            ISSUERS + "callers:\n  a: {certificates: [dns:x]}\n  b: {certificates: [dns:y, dns:x]}\n",
+            "5: callers.b.certificates: found a certificate that is taken, "
+            "expected another certificate than that of 'a': a certificate names one caller",
+        ),
+        (
+            ISSUERS + "callers:\n  a: {subjects: [cluster/s]}\n  b: {subjects: [cluster/s]}\n",
+            "5: callers.b.subjects: found a subject that is taken, "
+            "expected another subject than that of 'a': a subject names one caller",
+        ),
+        (
+            ISSUERS + "callers:\n  a:\n    subjects: [cluster/s, elsewhere/s]\n",
+            "5: callers.a.subjects.1: found the issuer 'elsewhere', expected a declared issuer: cluster",
+        ),
+        (
+            "callers:\n  a: {subjects: [cluster/s]}\n",
+            "2: callers.a.subjects.0: found the issuer 'cluster', expected a declared issuer: none is declared",
+        ),
+        (
+            ISSUERS + "  twin: {issuer: https://a, audience: us, jwks: https://a/keys}\ncallers: {anonymous: {}}\n",
+            "3: issuers.twin.issuer: found one that is taken, expected another `iss` than that of 'cluster'",
+        ),
+        (
+            ISSUERS + "callers:\n  anonymous: {certificates: [dns:x]}\n",
+            "4: callers.anonymous.certificates: found a certificate, expected none for who is anonymous",
+        ),
+    ],
+)
+def test_what_vouches_for_a_caller_vouches_for_one(complaints: Complaints, text: str, expected: str) -> None:
+    assert complaints({"a.yaml": text, "p.yaml": POLICY}) == [f"a.yaml:{expected}"]
+
+
+def test_an_issuer_is_declared_once(complaints: Complaints) -> None:
+    a, b = (f"{ISSUERS}callers: {{{name}: {{certificates: [dns:{name}]}}}}\n" for name in "ab")
+    assert complaints({"a.yaml": a, "b.yaml": b, "p.yaml": POLICY}) == [
+        "b.yaml:2: issuers.cluster: found a second entry, expected each issuer once"
+    ]
+
+
 def test_who_is_anonymous_has_no_secret(complaints: Complaints) -> None:
     assert complaints({"a.yaml": f"callers:\n  anonymous: {{secret_sha256: '{ZERO}'}}\n", "p.yaml": POLICY}) == [
         "a.yaml:2: callers.anonymous.secret_sha256: found a secret, expected none for who is anonymous",
@@ -628,7 +686,7 @@ def test_whoever_is_not_anonymous_has_a_secret(complaints: Complaints, entry: st
     assert complaints({"callers.yaml": f"{CALLERS}  billing: {entry}\n", "p.yaml": POLICY}) == [
         (
             f"callers.yaml:{line}: callers.billing.secret_sha256: found nothing, "
-            "expected the SHA-256 of a secret: only 'anonymous' has none"
+            "expected the SHA-256 of a secret, or certificates, or subjects: only 'anonymous' has none"
         ),
     ]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from gateway.operations import BASE_PATH, OperationName
-from gateway.policy.callers import Caller, CallerEntry, CallersFile
+from gateway.policy.callers import Caller, CallerEntry, CallersFile, Issuer, LimitsClause
 from gateway.policy.model import (
     DedupClause,
     DedupMode,
@@ -19,7 +19,7 @@ from gateway.policy.model import (
     TokenClause,
     is_under_base_path,
 )
-from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS, read_duration, write_duration
+from gateway.policy.values import HOP_BY_HOP, PROTECTED_HEADERS, read_duration, read_rate, write_duration, write_rate
 
 DIGEST = "0" * 64
 DURATION = re.compile(r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)")
@@ -383,3 +383,110 @@ def test_what_only_numbers_a_request_may_be_ignored(path: str) -> None:
 def test_the_order_of_dependents_always_counts() -> None:
     with pytest.raises(ValidationError, match="that of dependents does"):
         FieldsClause.model_validate({"sets": ["dependents"]})
+
+
+# --- callers: limits, certificates, issuers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "written"),
+    [("50/s", 50.0, "50/s"), ("600/m", 10.0, "10/s"), ("1/h", 1 / 3600, "1/h"), ("90/m", 1.5, "90/m")],
+)
+def test_a_rate_is_read_once_and_written_in_the_smallest_unit(text: str, rate: float, written: str) -> None:
+    assert read_rate(text) == pytest.approx(rate)
+    assert write_rate(rate) == written
+
+
+@given(st.integers(1, 999_999_999), st.sampled_from("smh"))
+def test_a_rate_that_is_written_is_read_again(number: int, unit: str) -> None:
+    rate = read_rate(f"{number}/{unit}")
+    assert isinstance(rate, float)
+    assert read_rate(write_rate(rate)) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("value", ["0/s", "-1/s", "5", "5/d", "5 /s", "1.5/s", "", "5/s ", "9999999999/s", 5, None])
+def test_whatever_else_is_no_rate(value: object) -> None:
+    with pytest.raises(ValueError, match="50/s or 600/m"):
+        read_rate(value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "burst"),
+    [({}, 1), ({"rate": "50/s"}, 50), ({"rate": "1/m"}, 1), ({"rate": "90/m"}, 2), ({"rate": "1/s", "burst": 9}, 9)],
+)
+def test_as_many_may_come_at_once_as_in_a_second(limits: dict[str, object], burst: int) -> None:
+    assert LimitsClause.model_validate(limits).burst_size == burst
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"burst": 2},
+        {"in_flight": 0},
+        {"queue": -1},
+        {"wait": "61s"},
+        {"rate": "0/s"},
+        {"in_flight": "5"},
+        {"queue": 10_001},
+    ],
+)
+def test_a_limit_that_says_nothing_or_too_much_is_refused(limits: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LimitsClause.model_validate(limits)
+
+
+@pytest.mark.parametrize("name", ["dns:a", "dns:api.example.org", "uri:spiffe://mesh/ns/a/sa/b", "dns:_a.b-c"])
+def test_a_name_of_a_certificate_says_its_kind(name: str) -> None:
+    assert CallerEntry.model_validate({"certificates": [name]}).certificates == (name,)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *[
+            {"certificates": [name]}
+            for name in ("a", "dns:", "dns:A", "dns:*.a", "email:a@b", "uri:", "uri:a b", "dns:a.")
+        ],
+        *[{"subjects": [name]} for name in ("s", "cluster/", "/s", "Cluster/s", "cluster/a b", "")],
+    ],
+)
+def test_whatever_else_is_no_name_of_a_certificate_and_no_subject(entry: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        CallerEntry.model_validate(entry)
+
+
+ISSUER = {"issuer": "https://a", "audience": "us"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"jwks": "https://a/keys"},
+        {"jwks": "https://a:8443/keys?x=1", "ca": "/ca.crt", "bearer_file": "/token"},
+        {"jwks": "http://localhost:1/keys"},
+        {"jwks": "http://127.0.0.1:1/keys"},
+        {"jwks": "/keys.json"},
+    ],
+)
+def test_an_issuers_keys_are_at_a_url_or_in_a_file(more: dict[str, object]) -> None:
+    assert Issuer.model_validate({**ISSUER, **more}).is_file is str(more["jwks"]).startswith("/")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *[
+            {"jwks": url}
+            for url in ("http://a/keys", "keys.json", "ftp://a", "https://", "https://u:p@a/k", "https://a/k#x")
+        ],
+        {"jwks": "/keys.json", "ca": "/ca.crt"},
+        {"jwks": "/keys.json", "bearer_file": "/token"},
+        {"jwks": "https://a/keys", "ca": "ca.crt"},
+        {"jwks": "https://a/keys", "issuer": ""},
+        {"jwks": "https://a/keys", "audience": "a b"},
+        {},
+    ],
+)
+def test_an_issuer_that_could_be_read_along_the_way_is_refused(more: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Issuer.model_validate({**ISSUER, **more})

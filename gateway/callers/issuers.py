@@ -1,0 +1,165 @@
+"""Tokens of platforms that vouch for a caller, such as a Kubernetes cluster's (JWT, RFC 7519; RFC 8725).
+
+Rules
+- Signed with a published key, by an algorithm that needs one: never `none`, never a secret that both sides know.
+- A key is for one kind of algorithm, whatever the token says of itself; RSA keys have 2,048 bits at least.
+- Issuer, audience, subject and an end must be there and be right; a token without an end is refused.
+- What a token says before its signature was checked decides nothing but which keys are tried.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Final
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+from joserfc.jws import CompactSignature, extract_compact, validate_compact
+from msgspec import Struct
+
+from gateway.policy.callers import Issuer
+
+_ALGORITHMS: Final[Mapping[type[Key], tuple[str, ...]]] = {
+    RSAKey: ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ECKey: ("ES256", "ES384", "ES512"),
+    OKPKey: ("Ed25519",),
+}
+_BEGINS: Final = "eyJ"
+_MAX_CHARS: Final = 8190  # a header field's own limit; a Kubernetes token has 1,200
+_KINDS: Final = frozenset({"RSA", "EC", "OKP"})
+_MIN_BITS: Final = {"RSA": 2048}
+_MAX_KEYS: Final = 100
+_MAX_REMEMBERED: Final = 10_000
+_SKEW_S: Final = 60
+_NEVER: Final = 1e15
+_TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
+
+
+class Claimed(Struct, frozen=True):
+    """A token that is taken apart, and proves nothing yet."""
+
+    signature: CompactSignature
+    claims: Mapping[str, Any]
+    kid: str | None
+    digest: bytes
+
+    @property
+    def issuer(self) -> str:
+        """Who it says has issued it."""
+        issuer = self.claims.get("iss")
+        return issuer if isinstance(issuer, str) else ""
+
+    def __repr__(self) -> str:
+        return "Claimed()"
+
+
+class Proven(Struct, frozen=True):
+    """The token is good: the issuer vouches for this subject."""
+
+    subject: str
+
+
+class UnknownKey(Struct, frozen=True):
+    """The token names a key that the issuer had not published when it was last asked."""
+
+
+class Wrong(Struct, frozen=True):
+    """The token is not good, whatever keys there are."""
+
+
+def take_apart(token: str) -> Claimed | None:
+    """Read a token without believing it; None: it is none."""
+    if not token.startswith(_BEGINS) or len(token) > _MAX_CHARS or not token.isascii():
+        return None
+    try:
+        found = extract_compact(token.encode())
+        claims = json.loads(found.payload)
+    except (JoseError, ValueError, RecursionError):
+        return None
+    head: object = found.protected
+    if not isinstance(claims, dict) or not isinstance(head, dict):
+        return None
+    kid, kind = head.get("kid"), head.get("typ", "")
+    if not isinstance(kid, str | None) or not isinstance(kind, str) or kind.lower() not in _TYPES:
+        return None
+    return Claimed(found, claims, kid, sha256(token.encode()).digest())
+
+
+class Keys:
+    """What an issuer has published. A token that was proven once is not proven again: that costs 0.2 ms."""
+
+    def __init__(self, published: Iterable[Mapping[str, Any]] = ()) -> None:
+        usable = [key for document in published if (key := _usable(document)) is not None]
+        self._keys = usable[:_MAX_KEYS]
+        self._proven: dict[bytes, str] = {}
+
+    @classmethod
+    def read(cls, document: bytes) -> "Keys | None":
+        """Read a JWK Set (RFC 7517, 5); None: it is none, or has no key that can be used."""
+        try:
+            keys = json.loads(document)["keys"]
+            found = cls(one for one in keys if isinstance(one, dict))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return found or None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def judge(self, token: Claimed, issuer: Issuer, now: float) -> Proven | UnknownKey | Wrong:
+        """Say whether the issuer vouches for the token's subject; `now` in seconds since 1970."""
+        subject = token.claims.get("sub")
+        if not isinstance(subject, str) or not _is_meant(token.claims, issuer) or not _is_in_time(token.claims, now):
+            return Wrong()
+        if self._proven.get(token.digest) == subject:
+            return Proven(subject)
+        # Without a name for its key, a token is tried with the only one there is.
+        tried = [key for key in self._keys if key.kid == token.kid] if token.kid is not None else self._keys
+        if not tried:
+            return UnknownKey()
+        if len(tried) > 1 and token.kid is None:
+            return Wrong()
+        if not any(_is_signed(token.signature, key) for key in tried):
+            return Wrong()
+        if len(self._proven) >= _MAX_REMEMBERED:
+            self._proven.clear()
+        self._proven[token.digest] = subject
+        return Proven(subject)
+
+
+def _usable(document: Mapping[str, Any]) -> Key | None:
+    kind, modulus = document.get("kty"), document.get("n", "")
+    if document.get("use", "sig") != "sig" or kind not in _KINDS or len(str(modulus)) * 6 < _MIN_BITS.get(kind, 0):
+        return None
+    try:
+        key = JWKRegistry.import_key(dict(document))
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    return key if type(key) in _ALGORITHMS else None
+
+
+def _is_signed(found: CompactSignature, key: Key) -> bool:
+    algorithms = _ALGORITHMS[type(key)]
+    stated = key.alg
+    allowed = [name for name in algorithms if stated is None or name == stated]
+    try:
+        return bool(allowed) and validate_compact(found, key, algorithms=allowed)
+    except (JoseError, ValueError, TypeError):
+        return False
+
+
+def _is_meant(claims: Mapping[str, Any], issuer: Issuer) -> bool:
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    return claims.get("iss") == issuer.issuer and issuer.audience in audiences
+
+
+def _is_in_time(claims: Mapping[str, Any], now: float) -> bool:
+    ends, *begins = (_instant(claims.get(name, default)) for name, default in (("exp", None), ("nbf", 0), ("iat", 0)))
+    return all(begin - _SKEW_S <= now for begin in begins) and now < ends
+
+
+def _instant(claim: object) -> float:
+    """Return a NumericDate; what is none compares with nothing, and so no token with it is in time."""
+    return float(claim) if type(claim) in {int, float} and abs(claim) < _NEVER else math.nan  # type: ignore[arg-type] # a number
