@@ -17,6 +17,7 @@ from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep
 from gateway.callers.step import Sources as CallersSources
 from gateway.callers.tokens import Tokens
+from gateway.callers.turns import Turns
 from gateway.connect import connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
@@ -91,6 +92,8 @@ async def open_gateway(
         stack.push_async_callback(urgent.close)
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
+        turns = Turns(settings.max_in_flight, now=time.monotonic, measured=now)
+        in_flight.on_over = turns.over
         issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=metrics.issuer_keys_fetched))
         stack.push_async_callback(issuer_keys.close)
         client_id = settings.upstream_client_id.get_secret_value()
@@ -98,6 +101,7 @@ async def open_gateway(
             callers=CallersStep(
                 Tokens(sealing.signing_keys("callers")),
                 issuer_keys,
+                turns,
                 CallersSources(wall_now=time.time, new_id=_new_id),
             ),
             dedup=DedupStep(
@@ -121,6 +125,7 @@ async def open_gateway(
             token_age=lambda: _age(keeper),
             followers=lambda: flights.followers,
             flights=lambda: flights.count,
+            queued=lambda: turns.queued,
         )
         view = AdminView(
             exposition=metrics.exposition,

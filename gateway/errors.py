@@ -209,6 +209,15 @@ class NoPolicy(CallerError):
     hint = "Ask the operators: `eligibility-gateway explain` shows which policy governs a caller and an operation."
 
 
+class TooManyRequests(CallerError):
+    """The caller is over its own limits, and its queue is full or its wait was too long."""
+
+    code = "too_many_requests"
+    status = 429
+    title = "The caller asks more than it may."
+    hint = "Retry after the time named by Retry-After; RateLimit-Policy names the limits that the operators set."
+
+
 class ForeignSubtenant(CallerError):
     """The request names a subtenant that its caller may not speak for."""
 

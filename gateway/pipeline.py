@@ -5,6 +5,7 @@ callers        says who asks, or gives a token to whoever shows a secret
 operations     says which of the nine operations it is
 policy         says what governs, and for how long the caller waits: no policy, no passage
 headers        says on whose behalf
+callers        says whose turn it is: within its limits, and no more of the process than is fair
 http/ingress   reads the body, of those who may ask
 dedup          has one question asked once, however often and wherever it comes
 recovery       what was cut off is looked up: it may be there all the same
@@ -79,6 +80,7 @@ class Pipeline:
         await self._callers.identify(exchange)
         self._recognise(exchange)
         self._govern(exchange)
+        await self._callers.take_turn(exchange)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Return the upstream's answer as the policy lets it pass. Raises GatewayError where there is none."""

@@ -169,8 +169,9 @@ class Settings(BaseModel):
     max_in_flight: int = Field(
         default=15_000,
         ge=1,
-        description="Requests held at once; one more is refused with 503. Each needs a file descriptor, and a second "
-        "one while it asks the upstream; what the limit of open files leaves no room for is refused as well.",
+        description="Requests held at once; one more is refused with 503, and of several callers none may hold more "
+        "than four fifths. Each needs a file descriptor, and a second one while it asks the upstream; what the limit "
+        "of open files leaves no room for is refused as well.",
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1, description="The largest request body; a larger one is 413.")
     body_timeout_s: float = Field(

@@ -76,7 +76,11 @@ ONLY = {
 }
 IMPURE_FILES = (
     *("step.py", "store.py", "client.py", "callbacks.py"),
-    *("flights.py", "fleet.py"),  # what outlives the request that began it, in this process and among replicas
+    *(
+        "flights.py",
+        "fleet.py",
+        "turns.py",
+    ),  # what outlives the request that began it, in this process and among replicas
 )
 IMPURE = frozenset(
     {

@@ -60,12 +60,14 @@ def test_the_simulators_page_names_every_payer_and_every_fault() -> None:
 
 
 def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
-    policy, callers = blocks(ROOT / "docs" / "policies.md", "yaml")
+    policy, callers, limited = blocks(ROOT / "docs" / "policies.md", "yaml")
     (tmp_path / "shown.yaml").write_text(policy)
     (tmp_path / "callers.yaml").write_text(
         callers.replace("  anonymous: {}\n", f"  billing: {{secret_sha256: '{'0' * 64}'}}\n  anonymous: {{}}\n")
     )
     load(tmp_path)
+    (tmp_path / "callers.yaml").write_text(limited + f"  billing: {{secret_sha256: '{'0' * 64}'}}\n")
+    assert load(tmp_path).callers["scheduling"].entry.limits.in_flight == 200
     shown = YAML(typ="safe", pure=True).load(policy)
     assert set(shown) == {"match", "timeout", "headers", "token", "dedup", "recover", "metrics"}
 

@@ -14,6 +14,7 @@ from gateway.callers.client import IssuerKeys
 from gateway.callers.grant import Credentials, Unclear, read_request
 from gateway.callers.identify import Callers, Identified, KeyWanted, Means, NotIdentified, Presented
 from gateway.callers.tokens import LIFE_S, Tokens
+from gateway.callers.turns import Turns
 from gateway.errors import InvalidClient, IssuerUnavailable, Unauthenticated, error_of
 from gateway.exchange import CORRELATION_ID, Exchange, Inbound, Reply
 from gateway.operations import TOKEN_PATH
@@ -34,8 +35,9 @@ class Sources:
 class CallersStep:
     """After it, a request has its caller, or is refused."""
 
-    def __init__(self, tokens: Tokens, keys: IssuerKeys, sources: Sources) -> None:
+    def __init__(self, tokens: Tokens, keys: IssuerKeys, turns: Turns, sources: Sources) -> None:
         self._tokens = tokens
+        self._turns = turns
         self._keys = keys
         self._sources = sources
         self._callers = Callers({}, tokens, {}, keys.keys)
@@ -43,6 +45,7 @@ class CallersStep:
     def adopt(self, policies: PolicySet) -> None:
         """Know these callers from now on, and no others."""
         self._keys.adopt(policies.issuers)
+        self._turns.adopt(policies.callers)
         self._callers = Callers(policies.callers, self._tokens, policies.issuers, self._keys.keys)
 
     async def identify(self, exchange: Exchange) -> None:
@@ -64,6 +67,10 @@ class CallersStep:
                 exchange.caller, exchange.identified_by = caller, by
             case NotIdentified() | KeyWanted():
                 raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
+
+    async def take_turn(self, exchange: Exchange) -> None:
+        """Return when its caller may have one more request under way. Raises TooManyRequests and Overloaded."""
+        await self._turns.take(exchange)
 
     def grant(self, exchange: Exchange) -> Reply:
         """Return a token for the credentials that stand in the request. Raises the errors of RFC 6749, 5.2."""

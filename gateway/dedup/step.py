@@ -164,7 +164,7 @@ class DedupStep:
         try:
             return await forward(exchange, outbound)
         finally:
-            self._in_flight.led.discard(exchange)
+            self._in_flight.landed(exchange)
 
     def _follows(self, exchange: Exchange) -> None:
         _decided(exchange, DecisionKind.FOLLOW)

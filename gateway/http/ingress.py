@@ -109,6 +109,7 @@ class Ingress:
         self._limits = limits
         self._sockets = sockets
         self._observers = observers
+        self._in_flight = in_flight
         self._waiting = in_flight.waiting
         self._led = in_flight.led
         self._idle = asyncio.Event()
@@ -179,7 +180,7 @@ class Ingress:
             self._observers.on_record(self._record(exchange, replied, sent))
             if isinstance(raw, Request):
                 raw.is_over()
-            self._waiting.discard(exchange)
+            self._in_flight.answered(exchange)
             del self._tasks[exchange]
             if not self._waiting:
                 self._idle.set()

@@ -119,6 +119,7 @@ class Families:
             *("role", "payer", "age"),
             is_gauge=True,
         )
+        self.queued = self._gauge("requests_queued", "Requests that wait for the turn of their caller.")
         self.oldest = self._numbers(
             "oldest_request_age_seconds",
             "Age of the oldest request under way; 0 where there is none.",

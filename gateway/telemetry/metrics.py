@@ -59,7 +59,7 @@ class Metrics:
         self._in_flight = InFlight()
         self._now: Callable[[], float] = wall_now
 
-    def watch(
+    def watch(  # noqa: PLR0913 - one for each gauge
         self,
         *,
         in_flight: InFlight,
@@ -67,6 +67,7 @@ class Metrics:
         token_age: Callable[[], float],
         followers: Callable[[], float],
         flights: Callable[[], float],
+        queued: Callable[[], float],
     ) -> None:
         """Read these gauges from their sources at each scrape; `now` is the clock of what is in flight."""
         self._in_flight = in_flight
@@ -74,6 +75,7 @@ class Metrics:
         self._all.token_age.set_function(token_age)
         self._all.followers.set_function(followers)
         self._all.flights.set_function(flights)
+        self._all.queued.set_function(queued)
 
     # --- what is counted ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep, Sources
 from gateway.callers.tokens import Tokens
+from gateway.callers.turns import Turns
 from gateway.dedup.step import DedupStep
 from gateway.errors import GatewayError, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Inbound, Outbound, Reply
@@ -32,6 +33,7 @@ STEPS = Steps(
     callers=CallersStep(
         Tokens([("kid", bytes(32))]),
         IssuerKeys(KeySources(now=lambda: 0.0, on_fetched=lambda _, __: None)),
+        Turns(10, now=lambda: 0.0, measured=lambda: 0.0),
         Sources(wall_now=lambda: 0.0, new_id=str),
     ),
     dedup=cast("DedupStep", unreached),

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 
 from tests.canaries.driving import SUBMIT, Asked, answered, ask, question, request
-from tests.canaries.planted import BORN, FAMILY, GIVEN, HASTY_SECRET, MEMBER, SSN
+from tests.canaries.planted import BORN, FAMILY, GIVEN, HASTY_SECRET, MEMBER, PACED_SECRET, SSN
 from tests.canaries.run import MAX_IN_FLIGHT, Life
 from tests.scripted import Request
 
@@ -16,22 +16,30 @@ from tests.scripted import Request
 async def all_rarities(one: Life) -> None:
     """Each of them, once."""
     await crowded(one)
+    await paced(one)
     await too_late(one)
     await spent(one)
     await recovered(one)
 
 
 async def crowded(one: Life) -> None:
-    """One request more than a process takes upon itself."""
+    """One request more than one of several callers may have under way in a process."""
     one.answering.release.clear()
-    before = len(one.upstream.requests)
-    raw = [request(body=question(f"crowd {number}"), scenario="held") for number in range(MAX_IN_FLIGHT)]
+    before, share = len(one.upstream.requests), MAX_IN_FLIGHT * 4 // 5
+    raw = [request(body=question(f"crowd {number}"), scenario="held") for number in range(share)]
     asked = [asyncio.create_task(ask(one.process.url, each)) for each in raw]
-    await one.upstream.is_asked(before + MAX_IN_FLIGHT)
+    await one.upstream.is_asked(before + share)
     one_more = Asked(request(body=question("one more")), 503, "overloaded")
     await one.tell("one more than there is room for", one_more, is_followed=False)
     one.answering.release.set()
     assert {got.status for got in await asyncio.gather(*asked)} == {200}
+
+
+async def paced(one: Life) -> None:
+    """One request more than a caller may ask in an hour."""
+    raw = request("GET", f"{SUBMIT}/transactions/{MEMBER}", framing="", secret=PACED_SECRET)
+    await one.tell("the only one in an hour", Asked(raw, 200))
+    await one.tell("one more in the hour", Asked(raw, 429, "too_many_requests"))
 
 
 async def too_late(one: Life) -> None:

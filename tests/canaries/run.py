@@ -41,6 +41,7 @@ from tests.canaries.planted import (
     KEY,
     MEMBER,
     OTHER_SECRET,
+    PACED_SECRET,
     REDIS_PASSWORD,
     SHADOW_SECRET,
 )
@@ -62,11 +63,13 @@ _POLICIES: Final = {
     "hurried": "match: {operations: [get_transaction], callers: [hasty]}\ntimeout: {connect: 5s, caller: 300ms}\n",
     "extra": "match: {forward: ['GET /extra/*'], callers: [asking]}\n",
 }
+_LIMITS: Final = {"paced": ", limits: {rate: 1/h, wait: 0s}"}
 _SECRETS: Final = {
     "asking": CALLER_SECRET,
     "shadowed": SHADOW_SECRET,
     "hasty": HASTY_SECRET,
     "brief": BRIEF_SECRET,
+    "paced": PACED_SECRET,
     "other": OTHER_SECRET,
 }
 
@@ -77,7 +80,7 @@ def write_policies(directory: Path) -> None:
     for name, text in _POLICIES.items():
         (directory / f"{name}.yaml").write_text(text)
     entries = (
-        f"  {name}: {{secret_sha256: {hashlib.sha256(secret.encode()).hexdigest()}, operations: ['*']}}\n"
+        f"  {name}: {{secret_sha256: {hashlib.sha256(secret.encode()).hexdigest()}{_LIMITS.get(name, '')}}}\n"
         for name, secret in _SECRETS.items()
     )
     # Of an issuer whose keys nobody has: its tokens can be judged by nobody.

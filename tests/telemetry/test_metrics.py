@@ -48,7 +48,12 @@ def new_metrics() -> Metrics:
 
 def watched(metrics: Metrics, in_flight: InFlight, now: float = 1000.0) -> Metrics:
     metrics.watch(
-        in_flight=in_flight, now=lambda: now, token_age=lambda: 7.0, followers=lambda: 0.0, flights=lambda: 0.0
+        in_flight=in_flight,
+        now=lambda: now,
+        token_age=lambda: 7.0,
+        followers=lambda: 0.0,
+        flights=lambda: 0.0,
+        queued=lambda: 0.0,
     )
     return metrics
 
