@@ -12,6 +12,8 @@ import aiohttp
 import uuid_utils
 from aiohttp import web
 
+from gateway.audit.book import Book
+from gateway.audit.step import AuditStep
 from gateway.breaker import Breaker
 from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep
@@ -30,7 +32,16 @@ from gateway.http.sockets import Sockets
 from gateway.http.upstream import Upstream, open_session
 from gateway.in_flight import InFlight
 from gateway.listening import address_of, admin_runner, listen, traffic_runner
-from gateway.observing import VERSION, announce, of_calls, of_recoveries, of_requests, open_metrics, open_traces
+from gateway.observing import (
+    VERSION,
+    announce,
+    of_calls,
+    of_recoveries,
+    of_requests,
+    open_audit,
+    open_metrics,
+    open_traces,
+)
 from gateway.operations import TOKEN_PATH
 from gateway.pipeline import Pipeline, Steps
 from gateway.policy.files import PolicySet
@@ -59,6 +70,12 @@ class Gateway:
     traffic: web.TCPSite
     policies: Policies
     adopt: Callable[[PolicySet], None]
+    audit: Book
+
+    def look(self) -> None:
+        """Look at the policy files, and where the audit trail is written, now."""
+        self.policies.look()
+        self.audit.look()
 
 
 @asynccontextmanager
@@ -80,10 +97,12 @@ async def open_gateway(
         traces = open_traces(settings)
         stack.push_async_callback(traces.close)
         keys, redis_url = ring_and_url(settings, stack)
+        sealing = Sealing(keys)
+        audit = open_audit(settings, sealing, metrics, log)
+        stack.push_async_callback(audit.close)
         new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)
         store = await open_store(new_store, stack)
         session = await stack.enter_async_context(open_session(sockets))
-        sealing = Sealing(keys)
         keeper = _token_keeper(settings, store, sealing, session, metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.current.policies):
@@ -104,21 +123,31 @@ async def open_gateway(
                 turns,
                 CallersSources(wall_now=time.time, new_id=_new_id),
             ),
+            audit=AuditStep(audit),
             dedup=DedupStep(
-                flights, sealing.name, in_flight, now, upstream=settings.upstream_url, credential=client_id
+                flights,
+                sealing.name,
+                in_flight,
+                now,
+                upstream=settings.upstream_url,
+                credential=client_id,
+                tag=audit.tag_question,
             ),
             recover=RecoverStep(
-                IdStore(store, sealing), of_recoveries(metrics, log, now, _new_id), policies.current.recovers
+                IdStore(store, sealing), of_recoveries(metrics, log, audit, now, _new_id), policies.current.recovers
             ),
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
-            upstream=Upstream(session, settings.upstream_url, sockets, in_flight, of_calls(metrics, log, traces, now)),
+            upstream=Upstream(
+                session, settings.upstream_url, sockets, in_flight, of_calls(metrics, log, traces, audit, now)
+            ),
         )
         limits = Limits(
             in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
         )
         pipeline = Pipeline(policies.current, steps)
-        ingress = Ingress(pipeline, limits, sockets, in_flight, of_requests(metrics, log, traces, now, _new_id))
+        observers = of_requests(metrics, log, traces, audit, now=now, new_id=_new_id)
+        ingress = Ingress(pipeline, limits, sockets, in_flight, observers)
         metrics.watch(
             in_flight=in_flight,
             now=now,
@@ -136,6 +165,7 @@ async def open_gateway(
         traffic = await listen(stack, traffic_runner(ingress), "listen", settings.listen)
 
         def adopt(adopted: PolicySet) -> None:
+            audit.event("policies", before=policies.current.digest, after=adopted.digest)
             pipeline.adopt(adopted)
             steps.recover.adopt(is_wanted=adopted.recovers)
             announce(adopted, settings, metrics, log)
@@ -151,7 +181,8 @@ async def open_gateway(
             digest=policies.current.digest,
             redis="embedded" if settings.is_embedded else "external",
         )
-        yield Gateway(ingress, flights, traffic, policies, adopt)
+        audit.event("serving", policies=policies.current.digest)
+        yield Gateway(ingress, flights, traffic, policies, adopt, audit)
 
 
 def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:

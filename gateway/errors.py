@@ -295,6 +295,17 @@ class DedupUnavailable(GatewayError):
     retry_safe = True
 
 
+class AuditUnavailable(GatewayError):
+    """The audit trail cannot be written, and the policy says `audit: {unavailable: reject}`."""
+
+    code = "audit_unavailable"
+    status = 503
+    title = "The audit trail cannot be written."
+    hint = "Nothing was sent; retry after the time named by Retry-After."
+    source = Source.GATEWAY
+    retry_safe = True
+
+
 class Internal(GatewayError):
     """A defect of the gateway."""
 

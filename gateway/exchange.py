@@ -74,6 +74,11 @@ class Outbound(Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes
 
+    @classmethod
+    def of(cls, inbound: Inbound) -> "Outbound":
+        """Return the request as it came, still without any header."""
+        return cls(method=inbound.method, raw_target=inbound.raw_target, headers=CIMultiDict(), body=inbound.body)
+
     def __repr__(self) -> str:
         return f"Outbound(method={self.method!r})"
 
@@ -159,8 +164,9 @@ class Decision(Struct, frozen=True, kw_only=True):
 class Exchange:
     """One request on its way. All instants and durations are seconds of the loop's clock.
 
-    `goes_on`: an answer that comes after the caller's time is kept for whoever asks again. `waiting_since` and
-    `waited_s`: not the gateway's own time, but that of the upstream, the token endpoint, a leader or the caller itself.
+    `tag`: a keyed digest of the question, where the audit trail wants one. `goes_on`: an answer that comes after the
+    caller's time is kept for whoever asks again. `waiting_since` and `waited_s`: not the gateway's own time, but that
+    of the upstream, the token endpoint, a leader or the caller itself.
     """
 
     inbound: Inbound
@@ -180,6 +186,8 @@ class Exchange:
     token_wait_s: float = 0.0
     follow_s: float | None = None
     payer: str = OTHER_PAYER
+    tag: str = ""
+    must_be_audited: bool = False
     trace: Trace | None = None
     budget_s: float | None = None
     goes_on: bool = False
@@ -276,6 +284,9 @@ class Record(Struct, frozen=True, kw_only=True):
     reply_bytes: int
     is_complete: bool
     trace: Trace | None
+    subtenant: str = ""
+    tag: str = ""
+    must_be_audited: bool = False
 
 
 class RecoveryRecord(Struct, frozen=True, kw_only=True):

@@ -1,17 +1,27 @@
-"""Who is told what happens: metrics, log and traces, each by the same records."""
+"""Who is told what happens: metrics, log, traces and the audit trail, each by the same records."""
 
+import asyncio
 import importlib.metadata
 import platform
 import random
+import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
+from gateway.audit.book import Book
+from gateway.audit.tag import Tags
+from gateway.audit.target import Target
+from gateway.audit.trail import End, Origin, Trail
+from gateway.audit.trail import Sources as AuditSources
 from gateway.exchange import CallRecord, Record, RecoveryRecord
 from gateway.http.ingress import Observers
 from gateway.http.upstream import CallObservers
 from gateway.policy.files import PolicySet
 from gateway.recovery.step import Sources as RecoverySources
+from gateway.sealing import Mac, Sealing
 from gateway.settings import Settings, variable
 from gateway.start import StartError
 from gateway.telemetry.log import Log, log_call, log_record, log_recovery
@@ -49,6 +59,47 @@ def announce(policies: PolicySet, settings: Settings, metrics: Metrics, log: Log
         log.warning("notice", notice=notice)
 
 
+def open_audit(settings: Settings, sealing: Sealing, metrics: Metrics, log: Log) -> Book:
+    """Begin the audit trail, if there is to be one. Raises StartError."""
+    if settings.audit is None:
+        return Book(None, None, wall_now=_utc_now, on_end=lambda _: None)
+    call = asyncio.get_running_loop().call_soon_threadsafe  # the log is the loop's
+    (kid, key), *_ = sealing.signing_keys("audit")
+    (_, tag_key), *_ = sealing.signing_keys("audit-tag")
+    trail = Trail(
+        Target(settings.audit),
+        Mac(key),
+        Origin(replica=socket.gethostname(), version=VERSION, kid=kid),
+        AuditSources(
+            now=time.monotonic,
+            wall_now=_utc_now,
+            on_written=metrics.audit_written,
+            on_lost=metrics.audit_lost,
+            on_trouble=lambda reason: call(partial(log.warning, "audit trail cannot be written", reason=reason)),
+            on_again=lambda: call(partial(log.info, "audit trail is written again")),
+        ),
+    )
+    try:
+        trail.open()
+    except OSError as error:
+        raise StartError(
+            f"{variable('audit')}: found {settings.audit} ({error.strerror}), expected a file that this process alone "
+            "appends to, a directory for one, or '-'",
+        ) from error
+    metrics.watch_audit(
+        waiting=lambda: trail.waiting, is_available=lambda: trail.is_available, sequence=lambda: trail.tip.seq
+    )
+
+    def on_end(end: End) -> None:
+        (log.warning if end.lost else log.info)("audit trail ended", audit_last=str(end.tip), lost=end.lost)
+
+    return Book(trail, Tags(Mac(tag_key)), wall_now=_utc_now, on_end=on_end)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def open_traces(settings: Settings) -> Traces | NoTraces:
     """Return what keeps traces, or nothing that does. Raises StartError."""
     if not settings.otlp_endpoint:
@@ -68,12 +119,15 @@ def open_traces(settings: Settings) -> Traces | NoTraces:
         ) from error
 
 
-def of_recoveries(metrics: Metrics, log: Log, now: Callable[[], float], new_id: Callable[[], str]) -> RecoverySources:
+def of_recoveries(
+    metrics: Metrics, log: Log, audit: Book, now: Callable[[], float], new_id: Callable[[], str]
+) -> RecoverySources:
     """Who is told how a search for a cut submission ended."""
 
     def on_ended(record: RecoveryRecord) -> None:
         metrics.observe_recovery(record)
         log_recovery(log, record)
+        audit.recovery(record)
 
     return RecoverySources(
         now=now,
@@ -85,19 +139,28 @@ def of_recoveries(metrics: Metrics, log: Log, now: Callable[[], float], new_id: 
     )
 
 
-def of_calls(metrics: Metrics, log: Log, traces: Traces | NoTraces, now: Callable[[], float]) -> CallObservers:
+def of_calls(
+    metrics: Metrics, log: Log, traces: Traces | NoTraces, audit: Book, now: Callable[[], float]
+) -> CallObservers:
     """Who is told how an upstream call ended."""
 
     def on_call(call: CallRecord) -> None:
         metrics.observe_call(call)
         log_call(log, call)
         traces.on_call(call)
+        audit.call(call)
 
     return CallObservers(now=now, on_call=on_call, begin_trace=traces.call)
 
 
-def of_requests(
-    metrics: Metrics, log: Log, traces: Traces | NoTraces, now: Callable[[], float], new_id: Callable[[], str]
+def of_requests(  # noqa: PLR0913 - one for each who is told
+    metrics: Metrics,
+    log: Log,
+    traces: Traces | NoTraces,
+    audit: Book,
+    *,
+    now: Callable[[], float],
+    new_id: Callable[[], str],
 ) -> Observers:
     """Who is told how a request ended."""
 
@@ -105,6 +168,7 @@ def of_requests(
         metrics.observe(record)
         log_record(log, record)
         traces.on_record(record)
+        audit.request(record)
 
     return Observers(
         now=now,
@@ -112,4 +176,5 @@ def of_requests(
         on_record=on_record,
         on_defect=lambda defect: log.error("defect", error=type(defect).__name__),
         begin_trace=traces.begin,
+        tag_of=audit.tag_of,
     )

@@ -3,10 +3,10 @@
 http/ingress   accepts what is unambiguous and makes an Inbound
 callers        says who asks, or gives a token to whoever shows a secret
 operations     says which of the nine operations it is
-policy         says what governs, and for how long the caller waits: no policy, no passage
-headers        says on whose behalf
+policy         says what governs, on whose behalf, and for how long the caller waits: no policy, no passage
 callers        says whose turn it is: within its limits, and no more of the process than is fair
 http/ingress   reads the body, of those who may ask
+audit          refuses what cannot be audited, where a policy says so
 dedup          has one question asked once, however often and wherever it comes
 recovery       what was cut off is looked up: it may be there all the same
 headers        what goes upstream: the policy's, and nothing forged
@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
-from multidict import CIMultiDict
-
 from gateway import operations
+from gateway.audit.step import AuditStep
 from gateway.callers.step import CallersStep, asks_for_token
 from gateway.dedup.step import DedupStep
 from gateway.errors import AnswerPending, DeadlineExceeded, NoPolicy, UnknownPath, WrongMethod
@@ -41,6 +40,7 @@ class Steps:
     """What takes part in a request, named by its room."""
 
     callers: CallersStep
+    audit: AuditStep
     dedup: DedupStep
     recover: RecoverStep
     headers: HeadersStep
@@ -50,7 +50,8 @@ class Steps:
     def in_order(self) -> Sequence[Step]:
         """The order of steps, outermost first: each sees what the one before it made of the request."""
         return (
-            self.dedup,  # first: no injected header is part of a question, and a replay costs neither token nor call
+            self.audit,  # before a replay as well: what is kept of a patient is shown to nobody unseen
+            self.dedup,  # then: no injected header is part of a question, and a replay costs neither token nor call
             self.recover,  # within a flight: what was cut is found for all who wait, and kept for whoever asks again
             self.headers,  # what a caller sent under a protected name is gone before a value is added
             self.token,  # last before the call: a retry after 401 repeats nothing but the token and the call
@@ -87,14 +88,11 @@ class Pipeline:
         if exchange.asks_for_token:
             return self._callers.grant(exchange)
         inbound, policy = exchange.inbound, exchange.governing
-        outbound = Outbound(
-            method=inbound.method, raw_target=inbound.raw_target, headers=CIMultiDict(), body=inbound.body
-        )
         exchange.payer = payer_of(inbound.body, policy.metrics.payer_set)
         exchange.budget_s = shortened_s(policy.timeout.caller_s, inbound.headers.getall("Prefer", ()))
         try:
             async with asyncio.timeout(exchange.budget_s):
-                return await self._forward(exchange, outbound)
+                return await self._forward(exchange, Outbound.of(inbound))
         except TimeoutError:
             raise (AnswerPending(retry_after_s=1) if exchange.goes_on else DeadlineExceeded()) from None
 

@@ -26,7 +26,8 @@ _LAST_WORDS_S: Final = 1.0
 def run(settings: Settings, log: Log) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0 if all that was in flight has ended, else 1.
 
-    SIGHUP has the policy files read. Raises StartError and PolicyFilesError.
+    SIGHUP has the policy files read, and the audit trail's file opened anew if it was moved away. Raises StartError and
+    PolicyFilesError.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
@@ -42,7 +43,7 @@ async def _serve(settings: Settings, log: Log) -> int:
         loop.add_signal_handler(number, ending.signalled, number)
     async with open_gateway(settings, log) as gateway, watching(gateway):
         ending.starting = None
-        loop.add_signal_handler(signal.SIGHUP, gateway.policies.look)
+        loop.add_signal_handler(signal.SIGHUP, gateway.look)
         _spare_the_garbage_collector()
         await ending.has_begun.wait()
         log.info("draining", in_flight=gateway.ingress.in_flight, flights=gateway.flights.count)
@@ -94,7 +95,9 @@ async def drain(gateway: Gateway, ending: Ending, timeout_s: float) -> Left:
         gateway.ingress.stop()
         await _until(gateway.ingress.idle(), timeout_s=_LAST_WORDS_S)
     requests = gateway.ingress.stopped + gateway.ingress.in_flight
-    return Left(requests, flights, gateway.flights.untaken - untaken)
+    left = Left(requests, flights, gateway.flights.untaken - untaken)
+    gateway.audit.event("drained", in_flight=left.requests, flights=left.flights, answers=left.answers)
+    return left
 
 
 async def _idle(gateway: Gateway) -> None:

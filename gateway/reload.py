@@ -145,6 +145,7 @@ class Policies:
     def _usable(self, files: Files) -> PolicySet:
         policies = parse(files)
         refuse_exposure(policies, self._settings)
+        refuse_unaudited(policies, self._settings)
         return policies
 
     def _restored(self, error: PolicyFilesError) -> PolicySet:
@@ -219,6 +220,23 @@ def _carry_out(work: Callable[[], T], ended: "asyncio.Future[T]") -> None:
 
 def _sentences(error: PolicyFilesError) -> tuple[str, ...]:
     return tuple(str(problem) for problem in error.problems)
+
+
+def refuse_unaudited(policies: PolicySet, settings: Settings) -> None:
+    """No policy wants every request in a trail that is not there. Raises PolicyFilesError."""
+    if settings.audit is not None:
+        return
+    problems = [
+        policies.sources[policy.name].problem(
+            "'reject' without an audit trail",
+            f"'proceed', or {variable('audit')} that says where it is written",
+            *("audit", "unavailable"),
+        )
+        for policy in policies.policies
+        if policy.audit.unavailable == "reject"
+    ]
+    if problems:
+        raise PolicyFilesError(problems, Refusal.UNAUDITED)
 
 
 def refuse_exposure(policies: PolicySet, settings: Settings) -> None:

@@ -45,6 +45,20 @@ class Key:
     secret: bytes = field(repr=False)
 
 
+class Mac:
+    """HMAC-SHA-256 under one key, which it has read once."""
+
+    def __init__(self, key: bytes) -> None:
+        self._inner, self._outer = _hmac_states(key)
+
+    def __call__(self, message: bytes | bytearray) -> bytes:
+        """Return the 32 bytes of a message."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Sealing:
     """Seals and opens values, and names Redis keys."""
 
@@ -56,7 +70,7 @@ class Sealing:
         self._ring = keys
         self._writer_kid = keys[0].kid.encode()
         self._writer = self._readers[self._writer_kid]
-        self._name_begins, self._name_ends = _hmac_states(_derive(min(keys, key=lambda key: key.kid).secret, b"name"))
+        self._name = Mac(_derive(min(keys, key=lambda key: key.kid).secret, b"name"))
 
     def signing_keys(self, purpose: str) -> tuple[tuple[str, bytes], ...]:
         """Return kid and 32 bytes of every key, for this purpose alone; the first one writes."""
@@ -88,10 +102,7 @@ class Sealing:
         for part in parts:
             raw = part if isinstance(part, bytes) else part.encode()
             framed += len(raw).to_bytes(4, "big") + raw
-        inner, outer = self._name_begins.copy(), self._name_ends.copy()
-        inner.update(framed)
-        outer.update(inner.digest())
-        return outer.hexdigest()[:32]
+        return self._name(framed).hex()[:32]
 
 
 def parse_ring(text: str) -> tuple[Key, ...]:

@@ -156,6 +156,12 @@ class Settings(BaseModel):
         description="Lines of finished requests in a second, of good ones and of failures each; what is left out is "
         "counted. 100 a second are at most 7 GB a day.",
     )
+    audit: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the audit trail is written (docs/audit.md): a file, a directory, in which it is the file "
+        "`HOSTNAME.jsonl`, or `-` for stdout, among the lines of the log. Needs GATEWAY_KEYS. Left out: there is none.",
+    )
     otlp_endpoint: Annotated[str, AfterValidator(_collector_url)] | None = Field(
         default=None,
         description="Where traces go, by OTLP over HTTP, such as `http://collector:4318`. Needs the extra `otel`.",
@@ -226,8 +232,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read every setting there is. Raises SettingsError with all problems at once."""
     values, problems = _values(environment)
     problems += _unknown(environment)
-    if not {variable("keys"), variable("keys") + FILE_SUFFIX} & environment.keys() and not _is_embedded(values):
-        problems.append(f"{variable('keys')}: found nothing, expected a key ring: kid:base64[,kid:base64]")
+    if not {variable("keys"), variable("keys") + FILE_SUFFIX} & environment.keys():
+        if not _is_embedded(values):
+            problems.append(f"{variable('keys')}: found nothing, expected a key ring: kid:base64[,kid:base64]")
+        elif "audit" in values:
+            problems.append(
+                f"{variable('keys')}: found nothing beside {variable('audit')}, expected a key ring, by which the "
+                "trail can be verified later: kid:base64[,kid:base64]"
+            )
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -241,6 +253,22 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     if problems:
         raise SettingsError(sorted(set(problems)))
     return settings
+
+
+def read_keys(environment: Mapping[str, str]) -> tuple[Key, ...]:
+    """Read the key ring alone, for a command that needs nothing else. Raises SettingsError."""
+    name = variable("keys")
+    own = {key: value for key, value in environment.items() if key in {name, name + FILE_SUFFIX}}
+    values, problems = _values(own)
+    try:
+        keys = parse_ring(values["keys"]) if "keys" in values else ()
+    except KeyRingError as error:
+        raise SettingsError([f"{name}: found a value that is not shown, expected {error}"]) from None
+    if not keys and not problems:
+        problems = [f"{name}: found nothing, expected the key ring of the gateways: kid:base64[,kid:base64]"]
+    if problems:
+        raise SettingsError(problems)
+    return keys
 
 
 def _is_embedded(values: Mapping[str, str]) -> bool:

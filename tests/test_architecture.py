@@ -23,7 +23,7 @@ LAYERS = (
     ("app",),
     ("start", "reload", "observing", "listening"),
     ("http", "pipeline"),
-    ("headers", "token", "callers", "dedup", "recovery", "discovery", "telemetry"),
+    ("headers", "token", "callers", "dedup", "recovery", "discovery", "audit", "telemetry"),
     ("exchange", "in_flight"),
     ("policy",),
     (
@@ -40,7 +40,7 @@ LAYERS = (
         "embedded",
     ),
 )
-ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery")
+ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery", "audit")
 NEIGHBOURS = (*ROOMS, "telemetry")  # none of them imports another
 TOPS = {
     "cli": ("__main__",),
@@ -76,11 +76,9 @@ ONLY = {
 }
 IMPURE_FILES = (
     *("step.py", "store.py", "client.py", "callbacks.py"),
-    *(
-        "flights.py",
-        "fleet.py",
-        "turns.py",
-    ),  # what outlives the request that began it, in this process and among replicas
+    *("trail.py", "target.py", "book.py"),  # a thread, and what it writes to
+    *("flights.py", "fleet.py"),  # what outlives the request that began it, in this process and among replicas
+    "turns.py",  # who waits for its turn
 )
 IMPURE = frozenset(
     {
@@ -95,7 +93,12 @@ MAY_READ_FILES = {
     "policy/files.py": frozenset({"pathlib", "ruamel"}),
     "policy/last_good.py": frozenset({"pathlib"}),
 }
-ENVIRONMENT = ("__main__.py", "cli/commands.py", "demo/stage.py")  # the last hands it on to the processes it starts
+ENVIRONMENT = (
+    "__main__.py",
+    "cli/commands.py",
+    "cli/audit.py",
+    "demo/stage.py",
+)  # the last hands it on to the processes it starts
 BANNED_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types")
 MAX_LINES = 400
 MAX_LINES_OF = {"pipeline.py": 120}

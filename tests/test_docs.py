@@ -69,7 +69,7 @@ def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
     (tmp_path / "callers.yaml").write_text(limited + f"  billing: {{secret_sha256: '{'0' * 64}'}}\n")
     assert load(tmp_path).callers["scheduling"].entry.limits.in_flight == 200
     shown = YAML(typ="safe", pure=True).load(policy)
-    assert set(shown) == {"match", "timeout", "headers", "token", "dedup", "recover", "metrics"}
+    assert set(shown) == {"match", "timeout", "headers", "token", "dedup", "recover", "audit", "metrics"}
 
 
 def test_the_problem_that_is_shown_is_one() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from gateway.cli.audit import audit_app
 from gateway.cli.options import counted, fail, load_policies, read_body
 from gateway.cli.policies import check, diff_policies, explain_policy, new_caller
 from gateway.policy.documents import PolicyFilesError
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 caller_app = typer.Typer(no_args_is_help=True, help="Callers: who may call.")
 app.add_typer(caller_app, name="caller")
+app.add_typer(audit_app, name="audit")
 
 
 def _address(value: str) -> Address:
@@ -64,7 +66,8 @@ def serve() -> None:
     Needs GATEWAY_UPSTREAM_URL, GATEWAY_UPSTREAM_CLIENT_ID, GATEWAY_UPSTREAM_CLIENT_SECRET, GATEWAY_REDIS_URL and,
     unless that is `embedded`, GATEWAY_KEYS; each may be given as …_FILE.
 
-    SIGHUP has the policy files read at once, SIGTERM lets what is in flight end.
+    SIGHUP has the policy files read at once, and the audit trail's file opened anew if it was moved. SIGTERM lets what
+    is in flight end.
 
     Exit codes: 0 ended with nothing cut short, 1 something in flight had to be handed over, 2 cannot start.
     """

@@ -56,6 +56,11 @@ class Question(Struct, frozen=True):
     def __repr__(self) -> str:
         return "Question()"
 
+    @property
+    def text(self) -> bytes:
+        """What is asked, the same for the same question by rules that read it so; it names a patient."""
+        return write(self.meaning)
+
     def key(self, name: Naming, operation: str, asker: Asker, *, query: str, headers: Pairs) -> bytes:
         """Return the Redis key of everything that makes this question another than the next."""
         before, after = _around(name, operation, asker, query, headers)

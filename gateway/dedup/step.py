@@ -57,6 +57,7 @@ class DedupStep:
         *,
         upstream: str,
         credential: str,
+        tag: Callable[[bytes], str] | None = None,
     ) -> None:
         self._flights = flights
         self._name = name
@@ -64,6 +65,7 @@ class DedupStep:
         self._now = now
         self._upstream = upstream
         self._credential = credential
+        self._tag = tag
         self._rules: dict[str, _Rules] = {}
         self._callers: dict[str, str] = {}
         self._alone = asyncio.Semaphore(_ALONE_AT_ONCE)
@@ -83,6 +85,8 @@ class DedupStep:
                 case Ask(question, is_fresh):
                     # Whoever shares an answer must be able to read it; the upstream would compress it for the leader.
                     outbound.headers["Accept-Encoding"] = "identity"
+                    if self._tag is not None:
+                        exchange.tag = self._tag(question.text)
                     terms = self._terms(exchange, operation, question, rules)
                     del question  # its key is enough: it may be held for minutes
                     return await self._ask(exchange, call, terms, is_fresh=is_fresh)

@@ -71,6 +71,7 @@ class Observers:
     on_record: Callable[[Record], None]
     on_defect: Callable[[BaseException], None]
     begin_trace: Callable[[Trace | None], Trace | None] = lambda inbound: inbound
+    tag_of: Callable[[Exchange], str] = lambda _: ""
 
 
 @dataclass(slots=True)
@@ -335,6 +336,9 @@ class Ingress:
             reply_bytes=sent.body_bytes,
             is_complete=sent.is_complete,
             trace=exchange.trace,
+            subtenant=exchange.subtenant or "",
+            tag=exchange.tag or self._observers.tag_of(exchange),
+            must_be_audited=exchange.must_be_audited,
         )
 
     def _refuse(self, error: GatewayError) -> web.Response:

@@ -56,6 +56,7 @@ class Refusal(StrEnum):
     UNREADABLE = "unreadable"
     INVALID = "invalid"
     EXPOSED = "exposed"
+    UNAUDITED = "unaudited"
 
 
 class PolicyFilesError(Exception):

@@ -245,6 +245,16 @@ class RecoverClause(Clause):
     pause: PositiveDuration = Field(default=1.0, description="Before the first attempt; doubled before each other one.")
 
 
+class AuditClause(Clause):
+    """Whether a request may pass that cannot be audited."""
+
+    unavailable: Literal["proceed", "reject"] = Field(
+        default="proceed",
+        description="While the audit trail cannot be written: proceed keeps what it can, and counts what is lost; "
+        "reject refuses with 503, and needs GATEWAY_AUDIT.",
+    )
+
+
 class MetricsClause(Clause):
     """What is told apart in metrics."""
 
@@ -269,6 +279,7 @@ class Policy(Clause):
     token: TokenClause = TokenClause()
     dedup: DedupClause = DedupClause()
     recover: RecoverClause = RecoverClause()
+    audit: AuditClause = AuditClause()
     metrics: MetricsClause = MetricsClause()
     name: Annotated[str, Field(exclude=True)] = ""
 

@@ -158,6 +158,12 @@ SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "recover.within": Says("a submission that was cut is looked up for {new} instead of {old}"),
         "recover.attempts": Says("a submission that was cut is looked up at most {new} times instead of {old}"),
         "recover.pause": Says("the first look at what was cut is {new} after the cut instead of {old}"),
+        "audit.unavailable": Chosen(
+            {
+                "proceed": "while the audit trail cannot be written requests pass, and what is lost of it is counted",
+                "reject": "while the audit trail cannot be written requests are refused with 503",
+            }
+        ),
         "metrics.payers": Listed(
             "for nobody's answer: the latency of {new} is shown by name",
             "for nobody's answer: the latency of {old} is shown as that of `other`",

@@ -7,6 +7,7 @@ Rules
 - A counter that an alert asks about is there from the start: the first event must be an increase.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -212,10 +213,31 @@ class Families:
             "those of the directory or, because it cannot be used, the last good ones.",
             registry=self._few,
         )
+        self._declare_audit()
         self.skipped = self._counter(
             "log_lines_skipped",
             "Lines that were not written: beyond GATEWAY_LOG_REQUESTS_PER_S, or to a log that nobody reads.",
         )
+
+    def _declare_audit(self) -> None:
+        self.audit_entries = self._counter("audit_entries", "Entries that were written to the audit trail.")
+        self.audit_lost = self._counter(
+            "audit_entries_lost",
+            "Entries that are not in the audit trail: `full`, there was no room for them while it could not be "
+            "written; `ended`, the process ended before it could be.",
+            "reason",
+        )
+        for reason in ("full", "ended"):
+            self.audit_lost.labels(reason)
+        self.audit_waiting = self._gauge("audit_entries_waiting", "Entries that are not written yet.")
+        self.audit_available = self._gauge(
+            "audit_available", "Whether the audit trail is written as it should be: 1 or 0; NaN where there is none."
+        )
+        self.audit_sequence = self._gauge(
+            "audit_sequence", "The number of the last entry of the audit trail; NaN where there is none."
+        )
+        for gauge in (self.audit_available, self.audit_sequence):
+            gauge.set(math.nan)
 
     def _declare_dedup(self) -> None:
         self.decisions = self._numbers(

@@ -44,6 +44,7 @@ FIELDS: Final = frozenset(
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
         *("dedup", "dedup_reason", "dedup_age_s", "follow_s", "own_s", "budget_s", "budget_used", "payer", "left_s"),
         *("timed_out_by", "recovery", "outcome", "trace", "skipped", "digest", "flights", "answers"),
+        *("audit_last", "lost"),
     },
 )
 
@@ -269,13 +270,18 @@ class _Lines:
     def _write_out(self) -> None:
         self._is_scheduled = False
         while self._waiting and self._takes_more():
-            part = bytes(self._waiting if self._file is None else self._waiting[: select.PIPE_BUF])
+            part = bytes(self._waiting if self._file is None else self._whole_lines())
             self._stream.write(part)
             self._stream.flush()
             del self._waiting[: len(part)]
         if self._waiting:
             with suppress(RuntimeError):  # no loop any more: what nobody reads at the very end is lost
                 self._schedule(partial(asyncio.get_running_loop().call_later, _RETRY_S))
+
+    def _whole_lines(self) -> bytearray:
+        """As many lines as a pipe takes at once: the audit trail's may come in between."""
+        end = self._waiting.rfind(b"\n", 0, select.PIPE_BUF) + 1
+        return self._waiting[: end or select.PIPE_BUF]
 
     def _takes_more(self) -> bool:
         return self._file is None or bool(self._file.poll(0))

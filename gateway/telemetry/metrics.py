@@ -77,6 +77,14 @@ class Metrics:
         self._all.flights.set_function(flights)
         self._all.queued.set_function(queued)
 
+    def watch_audit(
+        self, *, waiting: Callable[[], float], is_available: Callable[[], bool], sequence: Callable[[], float]
+    ) -> None:
+        """Read these gauges of the audit trail from their sources at each scrape."""
+        self._all.audit_waiting.set_function(waiting)
+        self._all.audit_available.set_function(is_available)
+        self._all.audit_sequence.set_function(sequence)
+
     # --- what is counted ---------------------------------------------------------------------------------------
 
     def observe(self, record: Record) -> None:
@@ -202,6 +210,14 @@ class Metrics:
     def expect(self, *, callers: Iterable[str], payers: Iterable[str]) -> None:
         """Know the callers and payers that the policies name, from now on."""
         self._all.expect(callers, payers)
+
+    def audit_written(self, count: int) -> None:
+        """Count entries of the audit trail."""
+        self._all.audit_entries.inc(count)
+
+    def audit_lost(self, reason: str, count: int) -> None:
+        """Count entries that are not in the audit trail."""
+        self._all.audit_lost.labels(reason).inc(count)
 
     def lines_skipped(self, count: int) -> None:
         """Count lines of the log that were not written."""

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from multidict import CIMultiDict
 
+from gateway.audit.step import AuditStep
 from gateway.callers.client import IssuerKeys, KeySources
 from gateway.callers.step import CallersStep, Sources
 from gateway.callers.tokens import Tokens
@@ -36,6 +37,7 @@ STEPS = Steps(
         Turns(10, now=lambda: 0.0, measured=lambda: 0.0),
         Sources(wall_now=lambda: 0.0, new_id=str),
     ),
+    audit=cast("AuditStep", unreached),
     dedup=cast("DedupStep", unreached),
     recover=cast("RecoverStep", unreached),
     headers=HeadersStep(),

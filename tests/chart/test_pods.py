@@ -20,6 +20,7 @@ SECRETS = "/etc/gateway/secrets"
 SETTINGS = {
     "log_level": "warning",
     "log_requests_per_s": 50,
+    "audit": "-",
     "otlp_endpoint": "http://collector:4318",
     "trace_sample_ratio": 0.0001,
     "max_in_flight": 12_345_678,

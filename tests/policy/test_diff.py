@@ -98,6 +98,7 @@ CHANGED: Mapping[str, tuple[RAW, RAW]] = {
     "recover.within": ({}, {"recover": {"within": "20s"}}),
     "recover.attempts": ({"recover": {"within": "20s"}}, {"recover": {"within": "20s", "attempts": 2}}),
     "recover.pause": ({"recover": {"within": "20s"}}, {"recover": {"within": "20s", "pause": "2s"}}),
+    "audit.unavailable": ({}, {"audit": {"unavailable": "reject"}}),
     "metrics.payers": ({}, {"metrics": {"payers": ["SIM-FAST"]}}),
 }
 

@@ -78,7 +78,7 @@ def test_each_value_says_where_it_comes_from(
 def test_nothing_that_governs_is_left_out(origins: dict[str, tuple[object, str]]) -> None:
     clauses = {path.partition(".")[0] for path in origins}
 
-    assert clauses == {"match", "timeout", "headers", "token", "dedup", "recover", "metrics", "caller"}
+    assert clauses == {"match", "timeout", "headers", "token", "dedup", "recover", "audit", "metrics", "caller"}
     assert "name" not in origins
 
 

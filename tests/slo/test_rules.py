@@ -85,6 +85,7 @@ async def test_every_label_value_that_an_alert_counts_from_the_first_event_is_th
         "dedup_unusable_values_total",
         "dedup_lost_leases_total",
         "log_lines_skipped_total",
+        'audit_entries_lost_total{reason="full"}',
     ):
         assert f"\n{PREFIX}{series} " in text, series
 

@@ -1,0 +1,1 @@
+"""The audit trail: who asked what, when, and what came of it, provable afterwards."""
