@@ -58,7 +58,8 @@ _POLICIES: Final = {
     "shadowed": f"match: {{{_SUBMITS}, callers: [shadowed]}}\ndedup: {{mode: shadow, window: 24h}}\n",
     "hasty": f"match: {{{_SUBMITS}, callers: [hasty]}}\ntimeout: {{connect: 5s, answer: 5s, caller: 500ms}}\n"
     "dedup: {mode: enforce, window: 24h, store_unavailable: reject}\n",
-    "brief": f"match: {{{_SUBMITS}, callers: [brief]}}\ntimeout: {{connect: 200ms, answer: 500ms}}\n",
+    "brief": f"match: {{{_SUBMITS}, callers: [brief]}}\ntimeout: {{connect: 200ms, answer: 500ms}}\n"
+    "audit: {unavailable: reject}\n",
     "lookups": 'match: {operations: [list_transactions, get_transaction, healthcheck], callers: ["*"]}\n',
     "hurried": "match: {operations: [get_transaction], callers: [hasty]}\ntimeout: {connect: 5s, caller: 300ms}\n",
     "extra": "match: {forward: ['GET /extra/*'], callers: [asking]}\n",
@@ -88,6 +89,11 @@ def write_policies(directory: Path) -> None:
     (directory / "callers.yaml").write_text(issuers + "callers:\n" + "".join(entries))
 
 
+def audit_file(policies: Path) -> Path:
+    """Where its audit trail is."""
+    return policies.with_name("audit.jsonl")
+
+
 def variables(upstream_url: str, redis_url: str, policies: Path) -> dict[str, str]:
     """An environment whose secrets are canaries."""
     return environment(
@@ -103,6 +109,7 @@ def variables(upstream_url: str, redis_url: str, policies: Path) -> dict[str, st
         max_in_flight=str(MAX_IN_FLIGHT),
         body_timeout_s="0.4",
         redis_timeout_s="0.1",
+        audit=str(audit_file(policies)),
     )
 
 
@@ -221,6 +228,9 @@ async def life(directory: Path, *, is_debug: bool) -> AsyncIterator[Life]:
                     "MONITOR": bytes(monitored),
                     "traces": bytes(exported),
                     "stdout": "".join(process.output()).encode(),
+                    "audit trail": b"".join(
+                        file.read_bytes() for file in (audit_file(policies).with_suffix(".moved"), audit_file(policies))
+                    ),
                 }
 
 
@@ -290,6 +300,7 @@ async def live(one: Life, rarities: Callable[[Life], Awaitable[None]], *, is_hur
     await rarities(one)
     await _look_at_policies(one)
     await _hurt_redis(one)
+    await _hurt_trail(one)
     await one.look("after all that")
     await _keep_dump(one)
     await _lose_token(one)
@@ -367,6 +378,19 @@ async def _hurt_redis(one: Life) -> None:
 
     await eventually(is_back, pause_s=0.1)
     await one.tell("kept once more", Asked(request(body=question("kept once more")), 200))
+
+
+async def _hurt_trail(one: Life) -> None:
+    """The audit trail is moved away, and nothing can be written in its place."""
+    file = audit_file(one.policies)
+    file.rename(file.with_suffix(".moved"))
+    file.mkdir()
+    one.process.popen.send_signal(signal.SIGHUP)
+    await asyncio.to_thread(one.process.wait_for, "audit trail cannot be written")
+    asked = Asked(request(body=question("unseen"), secret=BRIEF_SECRET), 503, "audit_unavailable")
+    await one.tell("not to be audited", asked)
+    file.rmdir()
+    await asyncio.to_thread(one.process.wait_for, "audit trail is written again")
 
 
 async def _keep_dump(one: Life) -> None:

@@ -7,9 +7,11 @@ Facts
 
 import json
 
+from gateway.audit.verify import Verifier
 from gateway.errors import every_problem
+from gateway.sealing import Mac, Sealing, parse_ring
 from tests.canaries.forms import found_in
-from tests.canaries.planted import ALL, OURS, TOKEN
+from tests.canaries.planted import ALL, KEY, OURS, TOKEN
 from tests.canaries.run import Evidence
 from tests.running import total
 
@@ -21,6 +23,20 @@ def test_every_request_ended_as_it_was_meant_to(evidence: Evidence) -> None:
     ended = {name: (got.status, got.code) for name, (_, got) in evidence.replies.items()}
     meant = {name: (asked.status, asked.code or ended[name][1]) for name, (asked, _) in evidence.replies.items()}
     assert ended == meant
+
+
+def test_the_audit_trail_told_of_every_request_and_holds(evidence: Evidence) -> None:
+    verifier = Verifier({kid: Mac(key) for kid, key in Sealing(parse_ring(f"canary:{KEY}")).signing_keys("audit")})
+    lines = evidence.places["audit trail"].splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        verifier.take("audit trail", number, line)
+    assert verifier.end().lost == 0
+
+    entries = [json.loads(line) for line in lines]
+    assert sum(one["entry"] == "request" for one in entries) == sum(
+        json.loads(line)["event"] == "request" for line in evidence.places["stdout"].splitlines()
+    )
+    assert {one["tag"][:2] for one in entries if one["entry"] == "request"} == {"", "q:", "b:", "i:", "s:", "p:"}
 
 
 def test_nothing_that_is_written_holds_a_canary(evidence: Evidence) -> None:
