@@ -97,9 +97,11 @@ def _redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def _ring(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def _given_ring(value: object) -> object:
+    return _ring(value) if isinstance(value, str) else value
+
+
+def _ring(value: str) -> tuple[Key, ...]:
     try:
         return parse_ring(value)
     except KeyRingError as error:
@@ -141,7 +143,7 @@ class Settings(BaseModel):
     )
     upstream_client_id: SecretStr = Field(min_length=1, description="OAuth2 client id at the upstream.")
     upstream_client_secret: SecretStr = Field(min_length=1, description="OAuth2 client secret at the upstream.")
-    keys: Annotated[tuple[Key, ...], BeforeValidator(_ring)] = Field(
+    keys: Annotated[tuple[Key, ...], BeforeValidator(_given_ring)] = Field(
         default=(),
         description="Key ring `kid:base64[,kid:base64]` of 32-byte keys; the first one writes. May be left out with "
         "an `embedded` Redis, which then lives and dies with a key of its own.",
@@ -261,8 +263,8 @@ def read_keys(environment: Mapping[str, str]) -> tuple[Key, ...]:
     own = {key: value for key, value in environment.items() if key in {name, name + FILE_SUFFIX}}
     values, problems = _values(own)
     try:
-        keys = parse_ring(values["keys"]) if "keys" in values else ()
-    except KeyRingError as error:
+        keys = _ring(values["keys"]) if "keys" in values else ()
+    except ValueError as error:
         raise SettingsError([f"{name}: found a value that is not shown, expected {error}"]) from None
     if not keys and not problems:
         problems = [f"{name}: found nothing, expected the key ring of the gateways: kid:base64[,kid:base64]"]

@@ -25,7 +25,7 @@ class Broken(Exception):
     """The chain does not hold; `str()` is what users see."""
 
     def __init__(self, file: str, line: int, found: str, expected: str) -> None:
-        super().__init__(f"{file}:{line}: found {found}, expected {expected}")
+        super().__init__(f"{f'{file}:{line}: ' if file else ''}found {found}, expected {expected}")
         self.file = file
         self.line = line
         self.found = found
