@@ -112,7 +112,10 @@ class Trail:
 
     def say(self, entry: bytes, *, must_be_kept: bool = False) -> None:
         """Add an entry, unless there is no room."""
-        if self._is_ending or (len(self._waiting) >= self._bound and not must_be_kept):
+        if self._is_ending:
+            self._sources.on_lost(_ENDED, 1)
+            return
+        if len(self._waiting) >= self._bound and not must_be_kept:
             self._unsaid += 1
             self._sources.on_lost(_FULL, 1)
             return

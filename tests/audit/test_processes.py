@@ -174,6 +174,32 @@ async def test_an_answer_that_came_after_its_request_ended_has_an_entry_of_its_o
     assert call["correlation_id"] == first["correlation_id"] != second["correlation_id"]
 
 
+async def test_a_caller_who_left_before_its_answer_came_has_an_entry_that_says_so(
+    redis_url: str, policies: Write, tmp_path: Path
+) -> None:
+    held = Held()
+    directory = policies(p=ENFORCED, c="callers: {anonymous: {}}\n")
+    file = tmp_path / "audit"
+    async with (
+        held.upstream,
+        run_gateway(environment(held.upstream.url, redis_url, policies=directory, audit=str(file))) as gateway,
+    ):
+        asking = asyncio.create_task(gateway.submit())
+        await held.upstream.is_asked()
+        asking.cancel()
+        await asyncio.wait([asking])
+        held.release.set()
+
+        async def is_told() -> bool:
+            return bool(gateway.records())
+
+        await eventually(is_told)
+
+    (left,) = entries(file)
+    assert (left["status"], left["dedup"], left["upstream_calls"], left["is_complete"]) == (200, "lead", 1, False)
+    assert left["left_s"] is not None
+
+
 # --- what happens to it ----------------------------------------------------------------------------------------------
 
 

@@ -360,7 +360,7 @@ def test_what_is_said_after_the_end_is_lost_and_counted(file: Path, told: Told) 
         return trail
 
     asyncio.run(ended()).say(entry(1))
-    assert told.lost == [("full", 1)]
+    assert told.lost == [("ended", 1)]
 
 
 def test_stdout_is_named_by_a_dash() -> None:

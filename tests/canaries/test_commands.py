@@ -134,9 +134,14 @@ async def test_commands_about_a_patient_do_not_name_the_patient(policies: Path, 
         ("explain", *governed, "--compare", x12, other_x12),
         ("forget", "--body", a),
         ("forget", "--body", broken),
+        ("audit", "tag", "--body", a, "--policies", str(policies)),
+        ("audit", "tag", "--id", MEMBER),
+        ("audit", "verify", a, "--expect", MEMBER),
+        ("audit", "verify", a),
+        ("audit", "verify", a, "--format", "json"),
         given=variables(NOWHERE, redis_url, policies),
     )
-    assert [one.returncode for one in done] == [0, 0, 1, 2, 1, 0, 2]
+    assert [one.returncode for one in done] == [0, 0, 1, 2, 1, 0, 2, 0, 0, 2, 1, 1]
     assert b"subscriber.dateOfBirth" in done[2].stdout
     assert b"x12.NM1[" in done[4].stdout
     assert b"x12.?[" in done[4].stdout

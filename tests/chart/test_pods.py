@@ -10,7 +10,7 @@ import pytest
 from gateway.policy.files import load
 from gateway.settings import FILE_SUFFIX, PREFIX, Settings, read_settings, variable
 from tests.chart.engine import CHART, Object, Refused, every_values_file, minimal, only, read_values, render
-from tests.e2e.conftest import environment, run_gateway
+from tests.e2e.conftest import KEYS, environment, run_gateway
 from tests.running import ROOT
 from tests.scripted import ScriptedUpstream
 
@@ -78,7 +78,7 @@ def test_what_the_program_has_a_default_for_is_left_unset() -> None:
 def test_settings_arrive_at_the_program_as_they_were_meant() -> None:
     told = variables(minimal(settings=SETTINGS))
     given = {"GATEWAY_REDIS_URL": "embedded", "GATEWAY_UPSTREAM_URL": "http://127.0.0.1:1"}
-    given |= {"GATEWAY_UPSTREAM_CLIENT_ID": "id", "GATEWAY_UPSTREAM_CLIENT_SECRET": "secret"}
+    given |= {"GATEWAY_UPSTREAM_CLIENT_ID": "id", "GATEWAY_UPSTREAM_CLIENT_SECRET": "secret", "GATEWAY_KEYS": KEYS}
     read = read_settings(given | {variable(name): told[variable(name)] for name in SETTINGS})
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert schema["properties"]["settings"]["properties"].keys() == SETTINGS.keys()
