@@ -9,57 +9,8 @@ Rules
 """
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import ClassVar
 
-from gateway.problem import PROBLEM_CONTENT_TYPE, Problem, Source
-
-
-class GatewayError(Exception):
-    """The root. A subclass states its code, status and sentences; an instance may add a wait and headers."""
-
-    code: ClassVar[str]
-    status: ClassVar[int]
-    title: ClassVar[str]
-    hint: ClassVar[str]
-    source: ClassVar[Source]
-    retry_safe: ClassVar[bool]
-
-    def __init__(
-        self,
-        *,
-        retry_after_s: int | None = None,
-        upstream_correlation_id: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(self.code)
-        self.retry_after_s = retry_after_s
-        self.upstream_correlation_id = upstream_correlation_id  # of the request that was sent, where it was another's
-        self.headers: Mapping[str, str] = MappingProxyType(dict(headers or {}))
-
-    @property
-    def problem(self) -> Problem:
-        """The problem document of this error, with `Retry-After` and `Connection` where they apply."""
-        headers = dict(self.headers)
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
-        return Problem(
-            code=self.code,
-            status=self.status,
-            title=self.title,
-            hint=self.hint,
-            source=self.source,
-            retry_safe=self.retry_safe,
-            retry_after_s=self.retry_after_s,
-            upstream_correlation_id=self.upstream_correlation_id,
-            headers=MappingProxyType(headers),
-        )
-
-    content_type: ClassVar[str] = PROBLEM_CONTENT_TYPE
-
-    def document(self, correlation_id: str) -> Mapping[str, str | int | bool]:
-        """The JSON members of the reply."""
-        return self.problem.document(correlation_id)
+from gateway.problem import GatewayError, Source
 
 
 class CallerError(GatewayError):

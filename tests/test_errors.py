@@ -5,16 +5,8 @@ from types import MappingProxyType
 import pytest
 
 import gateway.errors
-from gateway.errors import (
-    CallerError,
-    GatewayError,
-    Overloaded,
-    TokenNotGranted,
-    Unauthenticated,
-    UpstreamTimeout,
-    WrongMethod,
-)
-from gateway.problem import Source
+from gateway.errors import CallerError, Overloaded, TokenNotGranted, Unauthenticated, UpstreamTimeout, WrongMethod
+from gateway.problem import GatewayError, Source
 from gateway.settings import Settings, variable
 
 ALL = sorted(

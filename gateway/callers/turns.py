@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.callers.limits import Bucket, limit_headers, may_hold_one_more
-from gateway.errors import GatewayError, Overloaded, TooManyRequests
+from gateway.errors import Overloaded, TooManyRequests
 from gateway.exchange import Exchange
 from gateway.policy.callers import Caller, LimitsClause
+from gateway.problem import GatewayError
 
 Place = asyncio.Future[None]
 

@@ -25,8 +25,9 @@ from msgspec.structs import replace
 from gateway.dedup.fleet import Answer, Fleet, Followed, Replayed, Seen, Sources, Terms
 from gateway.dedup.replay import SHARE_MAX_BYTES, Landing, NoAnswer, NotShareable, share
 from gateway.dedup.store import Lead, Spent, Wait
-from gateway.errors import GatewayError, Internal, Overloaded, QuestionSpent, Stopped
+from gateway.errors import Internal, Overloaded, QuestionSpent, Stopped
 from gateway.exchange import Reply
+from gateway.problem import GatewayError
 from gateway.store import StoreUnavailable
 
 MAX_FOLLOWERS: Final = 20_000

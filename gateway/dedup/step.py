@@ -18,17 +18,12 @@ from gateway.dedup.flights import Call, Flights, Led
 from gateway.dedup.replay import NoAnswer, NotShareable, Shared, difference
 from gateway.dedup.store import Lead, Spent, Wait
 from gateway.dedup.window import Window, window_of
-from gateway.errors import (
-    DedupUnavailable,
-    GatewayError,
-    Overloaded,
-    QuestionSpent,
-    error_of,
-)
+from gateway.errors import DedupUnavailable, Overloaded, QuestionSpent, error_of
 from gateway.exchange import Decision, DecisionKind, Exchange, Forward, Outbound, Recovery, Reply
 from gateway.in_flight import InFlight
 from gateway.operations import QUESTIONS, OperationName
 from gateway.policy.model import DedupClause, DedupMode
+from gateway.problem import GatewayError
 
 CACHE_STATUS: Final = "Cache-Status"
 _OURS: Final = "eligibility-gateway"

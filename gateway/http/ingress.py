@@ -32,7 +32,6 @@ from gateway.errors import (
     BodyTorn,
     CallerStalled,
     ExpectationUnknown,
-    GatewayError,
     Internal,
     Overloaded,
     Stopped,
@@ -44,6 +43,7 @@ from gateway.http.server import Request, Server
 from gateway.http.sockets import Sockets
 from gateway.http.strict import is_unambiguous
 from gateway.in_flight import InFlight
+from gateway.problem import GatewayError
 from gateway.telemetry import timeouts
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)

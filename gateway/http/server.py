@@ -16,8 +16,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.errors import GatewayError, Internal, NotHttp
+from gateway.errors import Internal, NotHttp
 from gateway.http.sockets import Sockets
+from gateway.problem import GatewayError
 
 _KEEP_ALIVE_S: Final = 300.0  # longer than any front proxy's: it is the proxy that should close
 

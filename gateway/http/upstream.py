@@ -26,19 +26,13 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.errors import (
-    GatewayError,
-    Overloaded,
-    UpstreamBroken,
-    UpstreamConnectTimeout,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from gateway.errors import Overloaded, UpstreamBroken, UpstreamConnectTimeout, UpstreamTimeout, UpstreamUnreachable
 from gateway.exchange import TRACE_ID, UNKNOWN, CallRecord, Exchange, Outbound, Reply, Trace
 from gateway.headers.correlation import well_formed
 from gateway.http.sockets import Sockets
 from gateway.in_flight import InFlight
 from gateway.policy.model import Timeout
+from gateway.problem import GatewayError
 from gateway.telemetry import timeouts
 
 TRACEPARENT: Final = "traceparent"

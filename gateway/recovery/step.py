@@ -23,10 +23,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
-from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
+from gateway.errors import UpstreamBroken, UpstreamTimeout
 from gateway.exchange import CORRELATION_ID, Exchange, Forward, Inbound, Outbound, Recovery, RecoveryRecord, Reply
 from gateway.operations import OPERATIONS, QUESTIONS, OperationName
 from gateway.policy.model import Policy, RecoverClause
+from gateway.problem import GatewayError
 from gateway.recovery.find import Ambiguous, There, get_target, is_answer, list_target, read_list
 from gateway.recovery.store import NOTED_S, IdStore
 from gateway.recovery.subject import Subject, subject_of

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway.errors import CredentialsRefused, GatewayError, TokenUnavailable
+from gateway.errors import CredentialsRefused, TokenUnavailable
 from gateway.exchange import Exchange, Forward, Outbound, Reply
+from gateway.problem import GatewayError
 from gateway.store import StoreUnavailable
 from gateway.token.client import TokenClient
 from gateway.token.life import (

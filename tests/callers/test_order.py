@@ -13,13 +13,14 @@ from gateway.callers.step import CallersStep, Sources
 from gateway.callers.tokens import Tokens
 from gateway.callers.turns import Turns
 from gateway.dedup.step import DedupStep
-from gateway.errors import GatewayError, NoPolicy, Unauthenticated, UnknownPath, WrongMethod
+from gateway.errors import NoPolicy, Unauthenticated, UnknownPath, WrongMethod
 from gateway.exchange import Exchange, Forward, Inbound, Outbound, Reply
 from gateway.headers.step import HeadersStep
 from gateway.http.upstream import Upstream
 from gateway.operations import BASE_PATH
 from gateway.pipeline import Pipeline, Steps
 from gateway.policy.files import load
+from gateway.problem import GatewayError
 from gateway.recovery.step import RecoverStep
 from gateway.token.step import TokenStep
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from gateway.errors import GatewayError, UnknownPath
+from gateway.errors import UnknownPath
 from gateway.exchange import Exchange, Record, Reply
 from gateway.http.ingress import Ingress, Limits, Observers
 from gateway.http.sockets import Sockets
 from gateway.in_flight import InFlight
+from gateway.problem import GatewayError
 
 LIMITS = Limits(in_flight=10, body_bytes=1000, body_s=5.0)
 Ask = Callable[[str, str], Awaitable[Record]]
