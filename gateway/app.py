@@ -20,6 +20,7 @@ from gateway.callers.step import CallersStep
 from gateway.callers.step import Sources as CallersSources
 from gateway.callers.tokens import Tokens
 from gateway.callers.turns import Turns
+from gateway.certificates import Certificates
 from gateway.connect import connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
@@ -29,13 +30,15 @@ from gateway.headers.step import HeadersStep
 from gateway.http.admin import AdminView
 from gateway.http.ingress import Ingress, Limits
 from gateway.http.sockets import Sockets
+from gateway.http.tls import Tls
 from gateway.http.upstream import Upstream, open_session
 from gateway.in_flight import InFlight
-from gateway.listening import address_of, admin_runner, listen, traffic_runner
+from gateway.listening import address_of, admin_runner, listen, refuse_what_is_weak, traffic_runner
 from gateway.observing import (
     VERSION,
     announce,
     of_calls,
+    of_distrust,
     of_recoveries,
     of_requests,
     open_audit,
@@ -69,17 +72,19 @@ class Gateway:
     flights: Flights
     traffic: web.TCPSite
     policies: Policies
+    certificates: Certificates
     adopt: Callable[[PolicySet], None]
     audit: Book
 
     def look(self) -> None:
-        """Look at the policy files, and where the audit trail is written, now."""
+        """Look at the policy files, the certificates, and where the audit trail is written, now."""
         self.policies.look()
+        self.certificates.look()
         self.audit.look()
 
 
 @asynccontextmanager
-async def open_gateway(
+async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the order in which it is needed
     settings: Settings,
     log: Log,
     now: Callable[[], float] = time.monotonic,
@@ -88,9 +93,12 @@ async def open_gateway(
 
     `now` is the clock of what is measured, never of what is limited. Raises StartError and PolicyFilesError.
     """
+    refuse_what_is_weak()
     metrics = open_metrics(log)
     policies = Policies(settings, metrics, log, _new_id)
     await policies.open()
+    certificates = Certificates(settings, metrics, log, time.time)
+    await certificates.open()
     in_flight = InFlight()
     sockets = Sockets(affordable(settings.max_in_flight, log))
     async with AsyncExitStack() as stack:
@@ -102,8 +110,9 @@ async def open_gateway(
         stack.push_async_callback(audit.close)
         new_store = partial(_store, redis_url, settings.redis_timeout_s, metrics, log)
         store = await open_store(new_store, stack)
-        session = await stack.enter_async_context(open_session(sockets))
-        keeper = _token_keeper(settings, store, sealing, session, metrics)
+        session = await stack.enter_async_context(open_session(sockets, certificates.of_upstream))
+        on_distrust = of_distrust(log, time.monotonic)
+        keeper = _token_keeper(settings, store, sealing, _token_client(settings, session, on_distrust), metrics)
         stack.push_async_callback(keeper.close)
         if any(policy.token.inject for policy in policies.current.policies):
             await first_token(keeper, settings, log)
@@ -139,7 +148,11 @@ async def open_gateway(
             headers=HeadersStep(),
             token=TokenStep(keeper, now),
             upstream=Upstream(
-                session, settings.upstream_url, sockets, in_flight, of_calls(metrics, log, traces, audit, now)
+                session,
+                settings.upstream_url,
+                sockets,
+                in_flight,
+                of_calls(metrics, log, traces, audit, now, on_distrust=on_distrust),
             ),
         )
         limits = Limits(
@@ -162,7 +175,9 @@ async def open_gateway(
             policies=policies.describe,
         )
         admin = await listen(stack, admin_runner(view), "admin_listen", settings.admin_listen)
-        traffic = await listen(stack, traffic_runner(ingress), "listen", settings.listen)
+        tls = Tls(context=lambda: certificates.of_callers, sockets=sockets, on_failed=metrics.handshake_failed)
+        is_plain = settings.tls_certificate is None
+        traffic = await listen(stack, traffic_runner(ingress), "listen", settings.listen, None if is_plain else tls)
 
         def adopt(adopted: PolicySet) -> None:
             audit.event("policies", before=policies.current.digest, after=adopted.digest)
@@ -180,9 +195,10 @@ async def open_gateway(
             callers=len(policies.current.callers),
             digest=policies.current.digest,
             redis="embedded" if settings.is_embedded else "external",
+            tls=not is_plain,
         )
         audit.event("serving", policies=policies.current.digest)
-        yield Gateway(ingress, flights, traffic, policies, adopt, audit)
+        yield Gateway(ingress, flights, traffic, policies, certificates, adopt, audit)
 
 
 def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
@@ -223,7 +239,7 @@ def _token_keeper(
     settings: Settings,
     store: Store,
     sealing: Sealing,
-    session: aiohttp.ClientSession,
+    client: TokenClient,
     metrics: Metrics,
 ) -> TokenKeeper:
     url = settings.upstream_url + TOKEN_PATH
@@ -231,13 +247,25 @@ def _token_keeper(
     client_secret = settings.upstream_client_secret.get_secret_value()
     return TokenKeeper(
         TokenStore(store, sealing, url, client_id, client_secret),  # another secret is another key: nothing stale
-        TokenClient(session, url, client_id, client_secret),
+        client,
         TokenSources(
             now=time.monotonic,
             jitter=random.random,
             new_id=_new_id,
             on_fetch=lambda result: metrics.token_fetched(result.value),
         ),
+    )
+
+
+def _token_client(
+    settings: Settings, session: aiohttp.ClientSession, on_distrust: Callable[[BaseException], None]
+) -> TokenClient:
+    return TokenClient(
+        session,
+        settings.upstream_url + TOKEN_PATH,
+        settings.upstream_client_id.get_secret_value(),
+        settings.upstream_client_secret.get_secret_value(),
+        on_distrust,
     )
 
 

@@ -7,7 +7,7 @@ Facts (redis-py 8.1)
 """
 
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SentinelConnectionPool
 from redis.asyncio.retry import Retry
@@ -26,6 +26,7 @@ _NODE_OPTIONS: Final = frozenset(
         "socket_connect_timeout",
     },
 )
+_TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 Client = Redis | RedisCluster
 
@@ -44,14 +45,14 @@ def connect(url: str) -> Client:
                 raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
             case "redis" | "rediss" | "unix":
                 return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
-            case "redis+sentinel":
+            case "redis+sentinel" | "rediss+sentinel":
                 return _sentinel(parts)
-            case "redis+cluster":
-                return RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **_options())
+            case "redis+cluster" | "rediss+cluster":
+                return RedisCluster.from_url(url.replace("+cluster", "", 1), **_options())
             case _:
                 raise StoreUrlError(
-                    f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel or "
-                    "redis+cluster",
+                    f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel, "
+                    "redis+cluster, rediss+sentinel or rediss+cluster",
                 )
     except StoreUrlError:
         raise
@@ -85,15 +86,16 @@ def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
 
 
 def _sentinel(parts: SplitResult) -> Redis:
-    """`redis+sentinel://[user:password@]host:port[,host:port…]/SERVICE[/DB]`."""
+    """`redis[s]+sentinel://[user:password@]host:port[,host:port…]/SERVICE[/DB][?ssl_ca_certs=FILE…]`."""
     credentials, at, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":") if at else ("", "", "")
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise StoreUrlError("no service is named, expected redis+sentinel://host:26379/SERVICE")
     nodes = [(host, int(port or 26379)) for host, _, port in (node.partition(":") for node in hosts.split(","))]
+    options = _options() | (_tls_options(parts) if parts.scheme.startswith("rediss") else {})
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates it in part
-        nodes, sentinel_kwargs=_options(), **_options()
+        nodes, sentinel_kwargs=options, **options
     )
     client: Redis = sentinel.master_for(
         service,
@@ -103,6 +105,14 @@ def _sentinel(parts: SplitResult) -> Redis:
         max_connections=_POOL_CONNECTIONS,
     )
     return client
+
+
+def _tls_options(parts: SplitResult) -> dict[str, Any]:
+    """Return what a URL says of TLS, to sentinels as to those whom they name; both are verified."""
+    stated = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    if stated.keys() - _TLS_FILES:
+        raise StoreUrlError(f"an option is not known, expected of {', '.join(sorted(_TLS_FILES))}")
+    return {"ssl": True, **stated}
 
 
 def _options() -> dict[str, Any]:

@@ -290,6 +290,17 @@ class UpstreamUnreachable(GatewayError):
     retry_safe = True
 
 
+class UpstreamNotTrusted(GatewayError):
+    """No connection with TLS was made, for one side does not trust the other: the request was not sent."""
+
+    code = "upstream_not_trusted"
+    status = 502
+    title = "No secure connection to the upstream could be made."
+    hint = "Nothing was sent; the operators must look at the upstream's certificate, GATEWAY_UPSTREAM_CA and their own."
+    source = Source.UPSTREAM
+    retry_safe = True
+
+
 class UpstreamConnectTimeout(GatewayError):
     """No connection was opened within the policy's `timeout.connect`: the request was not sent."""
 

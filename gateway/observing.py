@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import math
 import platform
 import random
 import socket
@@ -23,12 +24,14 @@ from gateway.policy.files import PolicySet
 from gateway.recovery.step import Sources as RecoverySources
 from gateway.sealing import Mac, Sealing
 from gateway.settings import Settings, variable
-from gateway.start import StartError
+from gateway.start import DISTRUST, StartError
 from gateway.telemetry.log import Log, log_call, log_record, log_recovery
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.traces import NoTraces, Traces, TracingUnavailable
+from gateway.tls import Distrust, distrust
 from gateway.token.step import FetchResult
 
+_AGAIN_S: Final = 60.0
 VERSION: Final = importlib.metadata.version("eligibility-gateway")
 
 
@@ -54,6 +57,11 @@ def announce(policies: PolicySet, settings: Settings, metrics: Metrics, log: Log
             "notice",
             notice=f"{variable('drain_timeout_s')} is {settings.drain_timeout_s:g}: a call and its recovery may "
             f"take {longest_s:g} s, and what a stop cuts short is asked, and paid for, again",
+        )
+    if settings.tls_client_certificate == "off" and any(one.entry.certificates for one in policies.callers.values()):
+        log.warning(
+            "notice",
+            notice=f"callers have certificates, but {variable('tls_client_certificate')} is off: nobody is asked",
         )
     for notice in policies.notices:
         log.warning("notice", notice=notice)
@@ -139,8 +147,28 @@ def of_recoveries(
     )
 
 
-def of_calls(
-    metrics: Metrics, log: Log, traces: Traces | NoTraces, audit: Book, now: Callable[[], float]
+def of_distrust(log: Log, now: Callable[[], float]) -> Callable[[BaseException], None]:
+    """Tell the log why no secure connection to the upstream is made: at once where that changes, else once a minute."""
+    told: dict[Distrust, float] = {}
+
+    def on_distrust(error: BaseException) -> None:
+        reason = distrust(error)
+        if reason is None or now() - told.get(reason, -math.inf) < _AGAIN_S:
+            return
+        told[reason] = now()
+        log.warning("the upstream is not trusted, or does not trust us", reason=reason.value, notice=DISTRUST[reason])
+
+    return on_distrust
+
+
+def of_calls(  # noqa: PLR0913 - one for each who is told
+    metrics: Metrics,
+    log: Log,
+    traces: Traces | NoTraces,
+    audit: Book,
+    now: Callable[[], float],
+    *,
+    on_distrust: Callable[[BaseException], None],
 ) -> CallObservers:
     """Who is told how an upstream call ended."""
 
@@ -150,7 +178,7 @@ def of_calls(
         traces.on_call(call)
         audit.call(call)
 
-    return CallObservers(now=now, on_call=on_call, begin_trace=traces.call)
+    return CallObservers(now=now, on_call=on_call, begin_trace=traces.call, on_distrust=on_distrust)
 
 
 def of_requests(  # noqa: PLR0913 - one for each who is told

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.app import Gateway, open_gateway
 from gateway.settings import Settings
+from gateway.start import keep_memory_private
 from gateway.telemetry.log import Log
 
 _LAST_WORDS_S: Final = 1.0
@@ -26,9 +27,10 @@ _LAST_WORDS_S: Final = 1.0
 def run(settings: Settings, log: Log) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0 if all that was in flight has ended, else 1.
 
-    SIGHUP has the policy files read, and the audit trail's file opened anew if it was moved away. Raises StartError and
-    PolicyFilesError.
+    SIGHUP has the policy files and the certificates read, and the audit trail's file opened anew if it was moved away.
+    Raises StartError and PolicyFilesError.
     """
+    keep_memory_private()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             return runner.run(_serve(settings, log))
@@ -116,14 +118,19 @@ async def _until(*ends: Coroutine[Any, Any, object], timeout_s: float) -> None:
 
 @asynccontextmanager
 async def watching(gateway: Gateway) -> AsyncIterator[None]:
-    """Meanwhile let the policies of the directory be in force, as they change."""
-    watch = asyncio.create_task(gateway.policies.watch(gateway.adopt))
+    """Meanwhile let the policies of the directory be in force, and the certificates of the files, as they change."""
+    watches = [
+        asyncio.create_task(gateway.policies.watch(gateway.adopt)),
+        asyncio.create_task(gateway.certificates.watch()),
+    ]
     try:
         yield
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        for watch in watches:
+            watch.cancel()
+        for watch in watches:
+            with suppress(asyncio.CancelledError):
+                await watch
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -12,7 +12,6 @@ Rules
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from gateway.aside import Aside, Hanging
 from gateway.policy.callers import ANONYMOUS
 from gateway.policy.documents import PolicyFilesError, Problem, Reading, Refusal
 from gateway.policy.explain import describe
@@ -50,7 +50,7 @@ class Policies:
         self._log = log
         self._new_id = new_id
         self._asked = asyncio.Event()
-        self._hanging: threading.Thread | None = None
+        self._aside = Aside("policies", limit_s)
         self._seen: Files | None = None
         self._refused: tuple[str, ...] = ()
         self._origin = ""
@@ -184,17 +184,11 @@ class Policies:
         return f"{variable('policies_last_good')}: found {place} ({trouble}), expected a directory to write to"
 
     async def _in_time(self, work: Callable[[], T]) -> T:
-        """Do what may block in a thread that nobody waits for in the end. Raises _Silent if it takes too long."""
-        if self._hanging is None or not self._hanging.is_alive():  # one such thread is enough
-            ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-            aside = threading.Thread(target=_carry_out, args=(work, ended), name="policies", daemon=True)
-            aside.start()
-            try:
-                async with asyncio.timeout(self._limit_s):
-                    return await ended
-            except TimeoutError:
-                self._hanging = aside
-        raise _Silent(self._settings.policies, self._limit_s)
+        """Do what may block. Raises _Silent if it takes too long."""
+        try:
+            return await self._aside.do(work)
+        except Hanging:
+            raise _Silent(self._settings.policies, self._limit_s) from None
 
 
 class _Silent(PolicyFilesError):
@@ -203,19 +197,6 @@ class _Silent(PolicyFilesError):
     def __init__(self, directory: Path, limit_s: float) -> None:
         found, expected = f"no answer within {limit_s:g} s", "files that can be read and checked"
         super().__init__([Problem(str(directory.absolute()), 0, "", found, expected)], Refusal.UNREADABLE)
-
-
-def _carry_out(work: Callable[[], T], ended: "asyncio.Future[T]") -> None:
-    def tell(how: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody is there any more
-            ended.get_loop().call_soon_threadsafe(lambda: None if ended.done() else how())
-
-    try:
-        result = work()
-    except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
-        tell(partial(ended.set_exception, error))
-    else:
-        tell(partial(ended.set_result, result))
 
 
 def _sentences(error: PolicyFilesError) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.contradictions import contradictions
 from gateway.sealing import Key, KeyRingError, parse_ring
+from gateway.tls import ClientCertificate
 
 PREFIX: Final = "GATEWAY_"
 FILE_SUFFIX: Final = "_FILE"
@@ -30,8 +32,11 @@ _EXPECTED: Final = {
     "int_parsing": "a whole number",
     "int_parsing_size": "a smaller whole number",
 }
-_REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"})
+_REDIS_SCHEMES: Final = frozenset(
+    {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"}
+)
 _SHOWN_CHARS: Final = 60
+_PEM: Final = "-----BEGIN"
 _PORT_MAX: Final = 65535
 
 
@@ -77,6 +82,12 @@ def _upstream_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _pem_file(value: object) -> object:
+    if value == "" or (isinstance(value, str) and _PEM in value):
+        raise ValueError("the path of a PEM file, and not what it holds (…_FILE names a file that holds the path)")
+    return value
+
+
 def _directory(value: object) -> object:
     if value == "":  # which is the working directory to pathlib
         raise ValueError("a directory")
@@ -108,6 +119,9 @@ def _ring(value: str) -> tuple[Key, ...]:
         raise ValueError(f"kid:base64[,kid:base64] of 32-byte keys ({error})") from None
 
 
+PemPath = Annotated[Path, BeforeValidator(_pem_file)]
+
+
 class Settings(BaseModel):
     """The settings of one process, read and checked."""
 
@@ -121,13 +135,32 @@ class Settings(BaseModel):
         default=Address("127.0.0.1", 9090),
         description="Where Prometheus, Kubernetes and operators come in: HOST:PORT.",
     )
+    tls_certificate: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the certificate, and what it is signed by, with which the traffic port "
+        "speaks TLS, and nothing else. Without it that is plain HTTP, as the admin port always is. Read again when it "
+        "changes, as the other PEM files are.",
+    )
+    tls_key: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the key of that certificate, without a passphrase.",
+    )
+    tls_client_ca: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the CAs that sign callers' certificates.",
+    )
+    tls_client_certificate: ClientCertificate = Field(
+        default="off",
+        description="Whether callers show a certificate: `off`, `optional` (whoever shows one is verified) or "
+        "`required`.",
+    )
     policies: Path = Field(default=Path("policies"), description="The directory of policy files.")
     policies_poll_s: float = Field(
         default=5.0,
         ge=0,
         allow_inf_nan=False,
-        description="How often that directory is looked at, in seconds; what has changed is in force from then on. 0: "
-        "only on SIGHUP.",
+        description="How often that directory, and the PEM files, are looked at, in seconds; what has changed is in "
+        "force from then on. 0: only on SIGHUP.",
     )
     policies_last_good: Annotated[Path, BeforeValidator(_directory)] | None = Field(
         default=None,
@@ -135,7 +168,8 @@ class Settings(BaseModel):
         "others which cannot be used; without it such a start fails.",
     )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
-        description="`embedded` for the bundled Valkey, or the URL of a Redis: `redis://`, `rediss://`, `unix://`, "
+        description="`embedded` for the bundled Valkey, or the URL of a Redis: `rediss://`, `unix://`, "
+        "`rediss+sentinel://` or `rediss+cluster://`; on this machine also without TLS: `redis://`, "
         "`redis+sentinel://` or `redis+cluster://`.",
     )
     upstream_url: Annotated[str, AfterValidator(_upstream_url)] = Field(
@@ -143,6 +177,19 @@ class Settings(BaseModel):
     )
     upstream_client_id: SecretStr = Field(min_length=1, description="OAuth2 client id at the upstream.")
     upstream_client_secret: SecretStr = Field(min_length=1, description="OAuth2 client secret at the upstream.")
+    upstream_ca: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the CAs that may sign the upstream's certificate, in the place of the "
+        "system's.",
+    )
+    upstream_certificate: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the certificate that the upstream is shown if it asks for one.",
+    )
+    upstream_key: PemPath | None = Field(
+        default=None,
+        description="Path of a PEM file: the key of that certificate, without a passphrase.",
+    )
     keys: Annotated[tuple[Key, ...], BeforeValidator(_given_ring)] = Field(
         default=(),
         description="Key ring `kid:base64[,kid:base64]` of 32-byte keys; the first one writes. May be left out with "
@@ -210,6 +257,11 @@ class Settings(BaseModel):
         default=False,
         description="Let a listener beyond this machine serve the caller `anonymous`.",
     )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="Let Redis and the upstream be asked without TLS though they are on another machine: whoever is on "
+        "the way reads all of it, passwords and tokens too.",
+    )
 
     @property
     def is_embedded(self) -> bool:
@@ -252,6 +304,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             if variable(field := str(details["loc"][0])) not in told or field in values
         ]
         raise SettingsError(sorted(set(problems))) from None
+    problems += contradictions(settings, variable)
     if problems:
         raise SettingsError(sorted(set(problems)))
     return settings
@@ -313,7 +366,7 @@ def _is_text(value: str) -> bool:
 def _problem(field: str, details: ErrorDetails, values: Mapping[str, str]) -> str:
     value = values.get(field)
     # Before an "@" stands a password, and in a query perhaps a key.
-    is_hidden = field in _NOT_SHOWN or (value is not None and not {"@", "?"}.isdisjoint(value))
+    is_hidden = field in _NOT_SHOWN or (value is not None and (_PEM in value or not {"@", "?"}.isdisjoint(value)))
     found = "nothing" if not value else "a value that is not shown" if is_hidden else f"{value[:_SHOWN_CHARS]!r}"
     stated = str(details.get("ctx", {}).get("error", "")) or _EXPECTED.get(details["type"], "")
     return f"{variable(field)}: found {found}, expected {(value and stated) or _expected(field, details, value)}"

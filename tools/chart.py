@@ -14,7 +14,13 @@ from gateway.settings import Settings
 # Who may call is for the operator to say: the shipped `anonymous` is for one's own machine.
 NOT_SHIPPED: Final = frozenset({"callers.yaml"})
 # What the image says, and what the chart says itself or takes from the Secret.
-NOT_SETTINGS: Final = frozenset({"listen", "admin_listen", "policies", "policies_last_good", "upstream_url", "keys"})
+NOT_SETTINGS: Final = frozenset(
+    {
+        *("listen", "admin_listen", "policies", "policies_last_good", "upstream_url", "keys"),
+        *("tls_certificate", "tls_key", "tls_client_ca", "tls_client_certificate"),
+        *("upstream_ca", "upstream_certificate", "upstream_key"),
+    }
+)
 _FIELDS: Final = {
     name: field
     for name, field in Settings.model_fields.items()

@@ -144,7 +144,7 @@ class Ingress:
         """Return when no request is being worked on."""
         await self._idle.wait()
 
-    def server(self) -> web.Server:
+    def server(self) -> Server:
         """Return the protocol factory to listen with."""
         return Server(self._handle, self._refuse, self._sockets)
 
@@ -155,6 +155,7 @@ class Ingress:
             headers=raw.headers,
             raw_headers=raw.raw_headers,
             body=b"",
+            certificate_names=raw.certificate_names if isinstance(raw, Request) else (),
         )
         exchange = Exchange(
             inbound=inbound,

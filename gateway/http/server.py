@@ -19,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.errors import Internal, NotHttp
 from gateway.http.sockets import Sockets
 from gateway.problem import GatewayError
+from gateway.tls import certificate_names
 
 _KEEP_ALIVE_S: Final = 300.0  # longer than any front proxy's: it is the proxy that should close
 
@@ -28,6 +29,7 @@ class Request(web.BaseRequest):
 
     unwanted: tuple[str, ...] = ("Server",)
     on_left: Callable[[], None] | None = None
+    certificate_names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -41,6 +43,7 @@ class Request(web.BaseRequest):
         """Build it as aiohttp's own factory does."""
         request = cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
         if isinstance(protocol, _Connection):
+            request.certificate_names = protocol.certificate_names
             protocol.asks(request)
         return request
 
@@ -58,13 +61,14 @@ class Request(web.BaseRequest):
 class _Connection(RequestHandler):
     """aiohttp's connection, but for what it says when it cannot read a request."""
 
-    __slots__ = ("_asked", "_is_over", "_refuse", "_sockets")
+    __slots__ = ("_asked", "_is_over", "_on_made", "_refuse", "_sockets", "certificate_names")
 
     def __init__(
         self,
         manager: web.Server,
         refuse: Callable[[GatewayError], web.Response],
         sockets: Sockets,
+        on_made: Callable[[], None],
     ) -> None:
         super().__init__(
             manager,
@@ -75,13 +79,17 @@ class _Connection(RequestHandler):
         )
         self._refuse = refuse
         self._sockets = sockets
+        self._on_made = on_made
         self._is_over = False
         self._asked: Request | None = None
+        self.certificate_names: tuple[str, ...] = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count it, and know whose certificate was verified."""
         super().connection_made(transport)
+        self._on_made()
         self._sockets.opened(self)
+        self.certificate_names = certificate_names(transport.get_extra_info("peercert"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it no more, and tell the request that is being worked on."""
@@ -146,4 +154,12 @@ class Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Return what serves one connection."""
-        return _Connection(self, self._refuse, self._sockets)
+        return self.after(_nothing)
+
+    def after(self, on_made: Callable[[], None]) -> RequestHandler:
+        """Return what serves one connection; whoever made it is told when it is served, and counted as such."""
+        return _Connection(self, self._refuse, self._sockets, on_made)
+
+
+def _nothing() -> None:
+    pass

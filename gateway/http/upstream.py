@@ -15,6 +15,7 @@ Rules
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,14 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.errors import Overloaded, UpstreamBroken, UpstreamConnectTimeout, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import (
+    Overloaded,
+    UpstreamBroken,
+    UpstreamConnectTimeout,
+    UpstreamNotTrusted,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from gateway.exchange import TRACE_ID, UNKNOWN, CallRecord, Exchange, Outbound, Reply, Trace
 from gateway.headers.correlation import well_formed
 from gateway.http.sockets import Sockets
@@ -44,11 +52,12 @@ _NEVER_ROUND_S: Final = 86_400.0  # aiohttp rounds long timeouts up to whole sec
 _AUTOMATIC_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
-def open_session(sockets: Sockets) -> aiohttp.ClientSession:
-    """Return a session that adds nothing, remembers nothing and follows nothing."""
+def open_session(sockets: Sockets, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return a session that adds nothing, remembers nothing, follows nothing, and believes whom `tls` believes."""
     return aiohttp.ClientSession(
         connector=_Connector(
             sockets,
+            ssl=tls,
             limit=0,
             keepalive_timeout=_KEEP_ALIVE_S,
             ttl_dns_cache=_DNS_CACHE_S,
@@ -112,6 +121,7 @@ class CallObservers:
     now: Callable[[], float]
     on_call: Callable[[CallRecord], None]
     begin_trace: Callable[[Trace | None], Trace | None] = lambda _: None
+    on_distrust: Callable[[BaseException], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -144,6 +154,7 @@ class Upstream:
         self._now = observers.now
         self._on_call = observers.on_call
         self._begin_trace = observers.begin_trace
+        self._on_distrust = observers.on_distrust
         self._limits_of: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def __call__(self, exchange: Exchange, outbound: Outbound, /) -> Reply:
@@ -185,6 +196,7 @@ class Upstream:
                 raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             problem = _as_error(error)
+            self._on_distrust(error)
             seen.status, seen.code = None, problem.code
             raise problem from error
         finally:
@@ -253,6 +265,8 @@ class Upstream:
                     allow_redirects=False,
                     timeout=limits,
                 )
+            except aiohttp.ClientSSLError:
+                raise
             except aiohttp.ClientConnectorError:
                 # No connection, so no byte has left: the one failure after which anything may be sent again.
                 if attempt == _CONNECT_ATTEMPTS:
@@ -288,6 +302,8 @@ def _as_error(error: BaseException) -> GatewayError:
     match error:
         case aiohttp.ConnectionTimeoutError():
             return UpstreamConnectTimeout()
+        case aiohttp.ClientSSLError():
+            return UpstreamNotTrusted()
         case aiohttp.ClientConnectorError():
             return UpstreamUnreachable()
         case TimeoutError():  # aiohttp's own timeouts are TimeoutErrors as well

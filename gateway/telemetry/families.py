@@ -20,6 +20,7 @@ from gateway.operations import QUESTIONS
 from gateway.policy.documents import Reading, Refusal
 from gateway.telemetry.series import Histograms, Numbers
 from gateway.telemetry.timeouts import NO_OUTCOME, OTHER_OUTCOME, TimedOut
+from gateway.tls import HandshakeFailure
 
 DURATION_BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
@@ -91,8 +92,8 @@ class Families:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self._few)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, registry=self._few)
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self._few)
 
     def _declare_requests(self) -> None:
         self.requests = self._numbers("requests", "Finished requests.", "operation", "caller", "status")
@@ -214,6 +215,21 @@ class Families:
             registry=self._few,
         )
         self._declare_audit()
+        self.certificate_ends_at = self._gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the first of the certificates that are shown to this side ends, in seconds since 1970.",
+            "side",
+        )
+        self.certificates_ok = self._gauge(
+            "certificates_last_reload_successful",
+            "Whether a side's PEM files were good when they were last read: 1, or 0 while earlier ones are in force.",
+            "side",
+        )
+        self.handshakes_failed = self._counter(
+            "tls_handshakes_failed", "TLS handshakes of callers that were not completed, by why.", "reason"
+        )
+        for reason in HandshakeFailure:
+            self.handshakes_failed.labels(reason)
         self.skipped = self._counter(
             "log_lines_skipped",
             "Lines that were not written: beyond GATEWAY_LOG_REQUESTS_PER_S, or to a log that nobody reads.",

@@ -45,6 +45,7 @@ FIELDS: Final = frozenset(
         *("dedup", "dedup_reason", "dedup_age_s", "follow_s", "own_s", "budget_s", "budget_used", "payer", "left_s"),
         *("timed_out_by", "recovery", "outcome", "trace", "skipped", "digest", "flights", "answers"),
         *("audit_last", "lost"),
+        *("side", "tls"),
     },
 )
 

@@ -21,6 +21,7 @@ from gateway.policy.model import DedupMode
 from gateway.telemetry.ages import BANDS, ROLES, Ages
 from gateway.telemetry.families import Families
 from gateway.telemetry.series import Exemplar, Histogram, Number
+from gateway.tls import HandshakeFailure
 
 NO_DECISION: Final = "none"
 _KNOWN_STATUS: Final = frozenset(status.value for status in HTTPStatus)
@@ -206,6 +207,18 @@ class Metrics:
     def policies_in_force(self, digest: str, origin: str) -> None:
         """Note which policies are in force, and whether they are those of the directory or the last good ones."""
         self._all.policies.info({"digest": digest[:_DIGEST_CHARS], "origin": origin})
+
+    def certificates_read(self, side: str, *, is_good: bool) -> None:
+        """Note that a side's PEM files were read, and whether they can be used."""
+        self._all.certificates_ok.labels(side).set(is_good)
+
+    def certificate_in_force(self, side: str, ends_at: float) -> None:
+        """Note when the certificate that a side is shown ends."""
+        self._all.certificate_ends_at.labels(side).set(ends_at)
+
+    def handshake_failed(self, reason: HandshakeFailure) -> None:
+        """Count one handshake of a caller that failed."""
+        self._all.handshakes_failed.labels(reason).inc()
 
     def expect(self, *, callers: Iterable[str], payers: Iterable[str]) -> None:
         """Know the callers and payers that the policies name, from now on."""

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
 import orjson
 
+from gateway.tls import Distrust, distrust
 from gateway.token.life import Answer, Cause, Issued, NotIssued, read_life_s
 
 FETCH_TIMEOUT_S: Final = 8.0
@@ -26,8 +28,16 @@ _OK: Final = 200
 class TokenClient:
     """Fetches tokens for one pair of credentials."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, client_id: str, client_secret: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        client_id: str,
+        client_secret: str,
+        on_distrust: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._session = session
+        self._on_distrust = on_distrust
         self._url = url
         self._body = orjson.dumps(
             {"client_id": client_id, "client_secret": client_secret, "grant_type": "client_credentials"},
@@ -59,10 +69,14 @@ class TokenClient:
                     if len(answer) > _ANSWER_MAX_BYTES:
                         return NotIssued(Cause.UNAVAILABLE)
                 return _read(bytes(answer))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            return NotIssued(Cause.UNAVAILABLE, is_reachable=False)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return NotIssued(Cause.UNAVAILABLE)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return NotIssued(Cause.UNAVAILABLE, is_reachable=False, distrust=self._distrust(error))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return NotIssued(Cause.UNAVAILABLE, distrust=self._distrust(error))
+
+    def _distrust(self, error: Exception) -> Distrust | None:
+        self._on_distrust(error)
+        return distrust(error)
 
 
 def _read(answer: bytes) -> Answer:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from gateway.tls import Distrust
+
 DEFAULT_LIFE_S: Final = 60.0  # for an issuer that does not say, or says nonsense
 MAX_LIFE_S: Final = 86400.0  # nobody issues longer ones; a larger number is a mistake of units
 _MARGIN_SHARE: Final = 0.10
@@ -69,6 +71,7 @@ class NotIssued:
     retry_after_s: float = 0.0
     status: int | None = None
     is_reachable: bool = True
+    distrust: Distrust | None = None
 
 
 Answer = Issued | NotIssued

@@ -31,6 +31,7 @@ SETTINGS = {
     "drain_timeout_s": 0,
     "policies_poll_s": 30,
     "allow_public_anonymous": True,
+    "allow_plaintext": True,
 }
 
 

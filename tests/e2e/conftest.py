@@ -105,7 +105,7 @@ async def run_gateway(
         await asyncio.sleep(0)  # the log writes once a tick
         listening = json.loads(output.getvalue().splitlines()[-1])
         yield Running(
-            f"http://{listening['listen']}",
+            f"{'https' if listening['tls'] else 'http'}://{listening['listen']}",
             f"http://{listening['admin_listen']}",
             session,
             output,
