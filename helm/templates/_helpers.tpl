@@ -75,6 +75,27 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- default (printf "%s-tls" (include "eligibility-gateway.fullname" .)) .Values.certificate.secretName -}}
 {{- end -}}
 
+{{/* The volumes of certificates and CAs, as YAML; each is mounted whole, so that it is updated. */}}
+{{- define "eligibility-gateway.tlsVolumes" -}}
+{{- $volumes := list -}}
+{{- $pair := list (dict "key" "tls.crt" "path" "tls.crt") (dict "key" "tls.key" "path" "tls.key") -}}
+{{- $ca := list (dict "key" "ca.crt" "path" "ca.crt") -}}
+{{- if .Values.tls.enabled -}}
+{{- $name := default (include "eligibility-gateway.certificateSecretName" .) .Values.tls.secretName -}}
+{{- $volumes = append $volumes (dict "name" "tls" "secret" (dict "secretName" $name "defaultMode" 288 "items" $pair)) -}}
+{{- with .Values.tls.clients.caSecretName -}}
+{{- $volumes = append $volumes (dict "name" "tls-clients" "secret" (dict "secretName" . "defaultMode" 288 "items" $ca)) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.upstream.caConfigMap -}}
+{{- $volumes = append $volumes (dict "name" "upstream-ca" "configMap" (dict "name" . "items" $ca)) -}}
+{{- end -}}
+{{- with .Values.upstream.certificateSecretName -}}
+{{- $volumes = append $volumes (dict "name" "upstream-tls" "secret" (dict "secretName" . "defaultMode" 288 "items" $pair)) -}}
+{{- end -}}
+{{- toYaml $volumes -}}
+{{- end -}}
+
 {{/* The files of the policies' ConfigMap, as YAML: those that are shipped, overridden and added to by values. */}}
 {{- define "eligibility-gateway.policies" -}}
 {{- $files := dict -}}

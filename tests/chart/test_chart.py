@@ -218,8 +218,29 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "networkPolicy.upstream.ports: found none that is 8443, expected the port of upstream.url among them",
     ),
     (
-        {"networkPolicy": {"enabled": True}, "upstream": {"url": "http://example.org"}},
+        {
+            "networkPolicy": {"enabled": True},
+            "upstream": {"url": "http://example.org"},
+            "settings": {"allow_plaintext": True},
+        },
         "networkPolicy.upstream.ports: found none that is 80,",
+    ),
+    ({"upstream": {"url": "http://example.org"}}, "upstream.url: found http://, expected https://, or settings.allow"),
+    ({"upstream": {"url": "http://localhost.example.org"}}, "upstream.url: found http://, expected https://"),
+    (
+        {"upstream": {"url": "http://127.0.0.1", "caConfigMap": "a"}},
+        "upstream.caConfigMap: found beside an address without TLS, expected https://",
+    ),
+    ({"valkey": {"enabled": True}}, "valkey.enabled: found without settings.allow_plaintext: true, expected both"),
+    ({"tls": {"enabled": True}}, "tls.secretName: found nothing, expected a Secret with tls.crt and tls.key, or"),
+    ({"tls": {"secretName": "a"}}, "tls.enabled: found false beside other values of tls, expected true"),
+    (
+        {"tls": {"enabled": True, "secretName": "a", "clients": {"certificate": "required"}}},
+        "tls.clients.certificate: found required without caSecretName, expected optional or required, and the CAs",
+    ),
+    (
+        {"tls": {"enabled": True, "secretName": "a", "clients": {"certificate": "off", "caSecretName": "b"}}},
+        "tls.clients.certificate: found off beside caSecretName, expected optional or required, and the CAs",
     ),
     ({"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "found with the type ClusterIP, expected the type"),
 ]
@@ -229,7 +250,11 @@ RIGHT: list[dict[str, Any]] = [
     {"podDisruptionBudget": {"maxUnavailable": "10%"}},
     {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}], "timeouts": {"request": "0s"}}},
     {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}], "timeouts": {"backendRequest": "2m10s"}}},
-    {"upstream": {"url": "http://[2001:db8::1]:8443/"}},
+    {"upstream": {"url": "https://[2001:db8::1]:8443/"}},
+    {"upstream": {"url": "http://[2001:db8::1]:8443/"}, "settings": {"allow_plaintext": True}},
+    {"upstream": {"url": "http://127.0.0.1:8081"}},
+    {"tls": {"enabled": True, "secretName": "shown"}},
+    {"tls": {"enabled": True}, "certificate": {"enabled": True, "issuerRef": {"name": "a"}}},
     {"settings": {"drain_grace_s": 0, "drain_timeout_s": 3600}, "terminationGracePeriodSeconds": 3620},
     {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32"]}},
 ]

@@ -111,6 +111,40 @@ def test_the_keys_of_the_secret_are_the_operators_to_name() -> None:
     }
 
 
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+def test_certificates_are_directories_that_are_updated_and_variables_name_what_is_in_them() -> None:
+    values = read_values(CHART / "ci" / "tls-values.yaml")
+    mounts = {mount["name"]: mount for mount in container(values)["volumeMounts"]}
+    items = {one["name"]: one.get("secret") or one.get("configMap") or {} for one in pod(values)["volumes"]}
+    there = {f"{mounts[name]['mountPath']}/{item['path']}" for name in items for item in items[name].get("items", ())}
+    told = variables(values)
+    named = {name: told[name] for name in told if name.startswith(("GATEWAY_TLS_", "GATEWAY_UPSTREAM_"))}
+    paths = {name: value for name, value in named.items() if value.startswith("/etc/gateway/")}
+    assert set(paths.values()) <= there
+    assert set(named) - set(paths) == {"GATEWAY_TLS_CLIENT_CERTIFICATE", "GATEWAY_UPSTREAM_URL"}
+    fields = ("tls_certificate", "tls_key", "tls_client_ca", "upstream_ca", "upstream_certificate", "upstream_key")
+    assert {variable(field) for field in fields} <= set(paths)
+    assert items["tls"]["secretName"] == f"{NAME}-tls"  # which cert-manager writes
+    assert not any("subPath" in mount for mount in mounts.values())
+
+
+def test_the_certificate_of_the_pods_names_their_service() -> None:
+    (certificate,) = [
+        one for one in render(read_values(CHART / "ci" / "tls-values.yaml")) if one["kind"] == "Certificate"
+    ]
+    namespace = certificate["metadata"]["namespace"]
+    assert certificate["spec"]["dnsNames"] == [NAME, f"{NAME}.{namespace}", f"{NAME}.{namespace}.svc"]
+
+
+def test_a_secret_of_ones_own_takes_the_place_of_the_certificates() -> None:
+    (volume,) = [
+        one for one in pod(minimal(tls={"enabled": True, "secretName": "mine"}))["volumes"] if one["name"] == "tls"
+    ]
+    assert volume["secret"]["secretName"] == "mine"
+
+
 # --- policies --------------------------------------------------------------------------------------------------------
 
 

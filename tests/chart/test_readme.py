@@ -42,6 +42,7 @@ def test_the_switches_that_are_listed_are_those_that_there_are() -> None:
 
 def test_the_trial_stores_address_is_the_one_that_is_told() -> None:
     (text,) = shown()
-    objects = render({**read(text), "valkey": {"enabled": True}}, "eligibility-gateway")
+    values = {**read(text), "valkey": {"enabled": True}, "settings": {"allow_plaintext": True}}
+    objects = render(values, "eligibility-gateway")
     (service,) = [one for one in objects if one["kind"] == "Service" and one["metadata"]["name"].endswith("-valkey")]
     assert f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}`" in README

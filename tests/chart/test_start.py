@@ -90,7 +90,11 @@ async def test_a_gateway_starts_by_what_a_pod_is_told_answers_who_may_call_and_e
 
 
 def test_the_trials_valkey_starts_by_its_arguments_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    deployment = only(render(minimal(valkey={"enabled": True})), "Deployment", "spring-eligibility-gateway-valkey")
+    deployment = only(
+        render(minimal(valkey={"enabled": True}, settings={"allow_plaintext": True})),
+        "Deployment",
+        "spring-eligibility-gateway-valkey",
+    )
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     command, *arguments = container["args"]
     assert command == "valkey-server"

@@ -50,6 +50,13 @@ FILLED: dict[str, Any] = {
         "dnsNames": ["*.example.org"],
         "issuerRef": {"name": "internal"},
     },
+    "upstream": {"caConfigMap": "upstream-ca", "certificateSecretName": "upstream-certificate"},
+    "tls": {
+        "enabled": True,
+        "secretName": "shown",
+        "clients": {"certificate": "optional", "caSecretName": "callers-ca"},
+    },
+    "settings": {"allow_plaintext": True},
     "valkey": {"enabled": True},
 }
 OPERATORS = {"Certificate", "HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}

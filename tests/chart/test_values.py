@@ -137,6 +137,7 @@ MISTYPED: list[tuple[dict[str, Any], str]] = [
     ({"httpRoute": {"hostnames": ["a.*.example.org"]}}, "/httpRoute/hostnames/0"),
     ({"httpRoute": {"timeouts": {"request": 135}}}, "/httpRoute/timeouts/request"),
     ({"certificate": {"issuerRef": {"kind": 3}}}, "/certificate/issuerRef/kind"),
+    ({"tls": {"clients": {"certificate": "yes"}}}, "/tls/clients/certificate"),
     ({"valkey": {"image": {"repository": "https://example.org/valkey"}}}, "/valkey/image/repository"),
 ]
 
