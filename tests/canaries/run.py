@@ -190,7 +190,7 @@ class Life:
 
 
 @asynccontextmanager
-async def life(directory: Path, *, is_debug: bool) -> AsyncIterator[Life]:
+async def life(directory: Path) -> AsyncIterator[Life]:
     """Start one; the token endpoint is down at first."""
     write_policies(policies := directory / "policies")
     answering = Answering()
@@ -211,8 +211,6 @@ async def life(directory: Path, *, is_debug: bool) -> AsyncIterator[Life]:
             )
             await redis.config_set("rdbcompression", "no")
             given = variables(upstream.url, f"unix://gateway:{REDIS_PASSWORD}@{path}", policies)
-            if is_debug:
-                given |= {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}
             async with _monitored(path) as monitored, _collector() as (collector_url, exported):
                 given["GATEWAY_OTLP_ENDPOINT"] = collector_url
                 process = await asyncio.to_thread(GatewayProcess, given)
