@@ -156,7 +156,11 @@ async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the
             ),
         )
         limits = Limits(
-            in_flight=settings.max_in_flight, body_bytes=settings.max_body_bytes, body_s=settings.body_timeout_s
+            in_flight=settings.max_in_flight,
+            body_bytes=settings.max_body_bytes,
+            body_s=settings.body_timeout_s,
+            head_s=settings.head_timeout_s,
+            idle_s=settings.idle_timeout_s,
         )
         pipeline = Pipeline(policies.current, steps)
         observers = of_requests(metrics, log, traces, audit, now=now, new_id=_new_id)

@@ -36,9 +36,27 @@ class AmbiguousRequest(CallerError):
     status = 400
     title = "The request is ambiguous."
     hint = (
-        "Use an origin-form target, HTTP/1.0 or 1.1, one framing (Content-Length or chunked), UTF-8 header values "
-        "and no upgrade; the connection is closed."
+        "Use an origin-form target, HTTP/1.0 or 1.1, one framing (Content-Length or chunked; none with GET), header "
+        "names without underscores, values in UTF-8 and no upgrade; the connection is closed."
     )
+
+
+class HeadTooLarge(CallerError):
+    """The request line, a header or all of them together are over the cap."""
+
+    code = "head_too_large"
+    status = 431
+    title = "The head of the request is too large."
+    hint = "A target and a header may have 8190 bytes, and all of them together 32768; the connection is closed."
+
+
+class HeadTooSlow(CallerError):
+    """The head of a request began, and was not complete within its deadline."""
+
+    code = "head_too_slow"
+    status = 408
+    title = "The head of the request did not arrive in time."
+    hint = "Send the whole head without a pause; GATEWAY_HEAD_TIMEOUT_S is the limit. The connection is closed."
 
 
 class UnknownPath(CallerError):

@@ -3,8 +3,8 @@
 Rules
 - An operation is found by method and raw path, byte for byte: nothing is decoded, normalised or
   lower-cased first, so what is matched here is exactly what is sent upstream.
-- A path id is one segment. Dot segments and encoded slashes, backslashes, dots or NULs never match:
-  whoever decodes them later would see another path than the one that was judged here.
+- A path id is one segment. Dot segments and encoded slashes (also overlong ones), backslashes, dots or controls never
+  match: whoever decodes them later would see another path than the one that was judged here.
 """
 
 import re
@@ -86,7 +86,9 @@ class UnknownPath(Struct, frozen=True):
 
 Lookup = Found | WrongMethod | UnknownPath
 
-_ID_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%(?!2[EeFf]|5[Cc]|00)[0-9A-Fa-f]{2})+")
+_ID_SEGMENT = re.compile(
+    r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%(?!2[EeFf]|5[Cc]|[01]|7[Ff]|[Cc][01]|[Ee]0%[89]|[Ff]0%8)[0-9A-Fa-f]{2})+"
+)
 _EXACT: Final[Mapping[str, Mapping[str, Operation]]] = MappingProxyType(
     {
         path: MappingProxyType({o.method: o for o in OPERATIONS.values() if o.path == path})

@@ -229,8 +229,18 @@ class Settings(BaseModel):
         "of open files leaves no room for is refused as well.",
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1, description="The largest request body; a larger one is 413.")
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="For a head to arrive, once it began; slower is 408."
+    )
     body_timeout_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="For a request body to arrive; slower is 408."
+    )
+    idle_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="For the next request on a connection; then it is closed. Longer than a front proxy keeps its own: "
+        "it is the proxy that should close. The first request is awaited for 60 s at most.",
     )
     redis_timeout_s: float = Field(
         default=0.25,

@@ -3,7 +3,7 @@
 Rules
 - Who asks the upstream not to deduplicate is not deduplicated here either.
 - A body that is not JSON by its own account, or by ours, passes as it came: what we cannot read in exactly one way,
-  we do not compare.
+  we do not compare. Nor do we decode one: what it says is then the upstream's to find out.
 - A caller that does not take JSON would get another answer than the others, and so would one that wants a part of it,
   or none if it has it already.
 """
@@ -31,6 +31,7 @@ class Reason(StrEnum):
 
     REQUESTED = "requested"
     CONTENT_TYPE = "content_type"
+    CONTENT_ENCODING = "content_encoding"
     ACCEPT = "accept"
     CONDITIONAL = "conditional"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -57,6 +58,8 @@ def decide(operation: OperationName, inbound: Inbound, rules: FieldRules) -> Ask
     reason: str
     if not _is_json(headers.getall("Content-Type", ())):
         reason = Reason.CONTENT_TYPE
+    elif "Content-Encoding" in headers:
+        reason = Reason.CONTENT_ENCODING
     elif not _takes_json(headers.getall("Accept", ())):
         reason = Reason.ACCEPT
     elif not _CONDITIONAL.isdisjoint(map(str.lower, headers)):

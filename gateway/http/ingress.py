@@ -16,10 +16,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPMethod, HTTPStatus
+from http import HTTPMethod
 from typing import Final, Protocol
 
-import orjson
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 from msgspec.structs import replace
@@ -30,7 +29,6 @@ from gateway.errors import (
     BodyTooLarge,
     BodyTooSlow,
     BodyTorn,
-    CallerStalled,
     ExpectationUnknown,
     Internal,
     Overloaded,
@@ -39,7 +37,8 @@ from gateway.errors import (
 from gateway.exchange import CORRELATION_ID, TRACE_ID, UNKNOWN, DecisionKind, Exchange, Inbound, Record, Reply, Trace
 from gateway.headers.correlation import choose_correlation_id, well_formed
 from gateway.headers.traceparent import trace_of
-from gateway.http.server import Request, Server
+from gateway.http.replies import AT_ONCE_BYTES, in_parts, in_time, problem_reply, response_of
+from gateway.http.server import Patience, Request, Server
 from gateway.http.sockets import Sockets
 from gateway.http.strict import is_unambiguous
 from gateway.in_flight import InFlight
@@ -47,9 +46,8 @@ from gateway.problem import GatewayError
 from gateway.telemetry import timeouts
 
 _KNOWN_METHODS: Final = frozenset(HTTPMethod)
+_CLOSE: Final = frozenset({AmbiguousRequest.code, BodyTooLarge.code, BodyTooSlow.code, BodyTorn.code})
 _AIOHTTP_DEFAULTS: Final = ("Server", "Content-Type")
-_AT_ONCE_BYTES: Final = 65_536  # what a transport takes without waiting for the caller
-_STALL_S: Final = 30.0  # a caller that takes nothing for so long gives its place to others
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -60,6 +58,9 @@ class Limits:
     in_flight: int
     body_bytes: int
     body_s: float
+    head_s: float
+    idle_s: float
+    stall_s: float = 30.0  # a caller that takes nothing for so long gives its place to others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,11 @@ class Ingress:
 
     def server(self) -> Server:
         """Return the protocol factory to listen with."""
-        return Server(self._handle, self._refuse, self._sockets)
+        limits = self._limits
+        patience = Patience(
+            head_s=limits.head_s, idle_s=limits.idle_s, stall_s=limits.stall_s, body_bytes=limits.body_bytes
+        )
+        return Server(self._handle, self._refuse, self._sockets, patience)
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         inbound = Inbound(
@@ -173,15 +178,18 @@ class Ingress:
             raw.on_left = partial(self._left, exchange)
         reply: Reply | None = None
         sent = _Sent(code=Stopped.code)
+        is_last = True
         try:
             reply, sent.code = await self._reply(raw, exchange)
             sent.had_left = exchange.left_at is not None
-            return await self._send(raw, exchange, reply, sent)
+            response = await self._send(raw, exchange, reply, sent)
+            is_last = not response.keep_alive
+            return response
         finally:
             replied = reply or problem_reply(Stopped(), exchange.correlation_id)
             self._observers.on_record(self._record(exchange, replied, sent))
             if isinstance(raw, Request):
-                raw.is_over()
+                raw.is_over(is_last=is_last)
             self._in_flight.answered(exchange)
             del self._tasks[exchange]
             if not self._waiting:
@@ -203,6 +211,8 @@ class Ingress:
             return await self._pipeline.answer(exchange), ""
         except GatewayError as error:
             self.stopped += isinstance(error, Stopped)
+            if isinstance(raw, Request) and isinstance(error, BodyTooSlow | BodyTorn):
+                raw.leaves()
             return problem_reply(error, exchange.correlation_id), error.code
         except asyncio.CancelledError:
             if not self._is_stopping:
@@ -215,7 +225,7 @@ class Ingress:
             return problem_reply(Internal(), exchange.correlation_id), Internal.code
 
     def _check(self, raw: web.BaseRequest) -> None:
-        if not is_unambiguous(raw.raw_path, raw.version, raw.headers):
+        if not is_unambiguous(raw.method, raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
         # Calls go on after their callers were answered: whoever waits little must not have more of them than others.
         if max(len(self._waiting), len(self._led)) > self._limits.in_flight or self._sockets.is_full:
@@ -253,17 +263,11 @@ class Ingress:
     ) -> web.StreamResponse:
         if isinstance(raw, Request):
             raw.unwanted = tuple(name for name in _AIOHTTP_DEFAULTS if name not in reply.headers)
-        response: web.StreamResponse
         rest: AsyncIterator[bytes] | None = reply.rest
-        if rest is None and len(reply.body) > _AT_ONCE_BYTES and raw.method != "HEAD":
-            rest = _in_parts(reply.body)  # written at once, it would wait for ever for a caller that takes nothing
-        if rest is None:
-            response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
-        else:
-            response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=reply.headers)
-            if reply.rest is None:
-                response.content_length = len(reply.body)
-        if self._is_draining or not self._sockets.has_call_left or not raw.content.is_eof():
+        if rest is None and len(reply.body) > AT_ONCE_BYTES and raw.method != "HEAD":
+            rest = in_parts(reply.body)  # written at once, it would wait for ever for a caller that takes nothing
+        response = response_of(reply, is_whole=rest is None)
+        if self._closes(raw, sent):
             response.force_close()
         try:
             await response.prepare(raw)
@@ -272,7 +276,7 @@ class Ingress:
             else:
                 exchange.waits(self._observers.now())  # for whoever is slower: the upstream, or the caller
                 await self._stream(response, reply.body if reply.rest is not None else b"", rest, sent)
-            await response.write_eof()
+            await in_time(response.write_eof(), self._limits.stall_s)
             sent.is_complete = True
         except ConnectionError:
             pass  # the caller has left, and the record says so
@@ -284,6 +288,16 @@ class Ingress:
         finally:
             await reply.discard()
         return response
+
+    def _closes(self, raw: web.BaseRequest, sent: _Sent) -> bool:
+        """Whether nothing more may come on this connection."""
+        return (
+            self._is_draining
+            or not self._sockets.has_call_left
+            or not raw.content.is_eof()
+            or sent.code in _CLOSE
+            or (isinstance(raw, Request) and raw.ends)
+        )
 
     async def _stream(
         self,
@@ -297,11 +311,7 @@ class Ingress:
             await self._write(response, part, sent)
 
     async def _write(self, response: web.StreamResponse, part: bytes, sent: _Sent) -> None:
-        try:
-            async with asyncio.timeout(_STALL_S):
-                await response.write(part)
-        except TimeoutError:
-            raise CallerStalled from None
+        await in_time(response.write(part), self._limits.stall_s)
         sent.body_bytes += len(part)
 
     def _record(self, exchange: Exchange, reply: Reply, sent: _Sent) -> Record:
@@ -356,25 +366,6 @@ class Ingress:
         response = web.Response(status=reply.status, reason=reply.reason, headers=reply.headers, body=reply.body)
         response.force_close()
         return response
-
-
-async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
-    for begin in range(0, len(body), _AT_ONCE_BYTES):
-        yield body[begin : begin + _AT_ONCE_BYTES]
-
-
-def problem_reply(error: GatewayError, correlation_id: str) -> Reply:
-    """Return the problem document of an error as a reply."""
-    problem = error.problem
-    headers = CIMultiDict(problem.headers)
-    headers["Content-Type"] = error.content_type
-    headers[CORRELATION_ID] = correlation_id
-    return Reply(
-        status=problem.status,
-        reason=HTTPStatus(problem.status).phrase,
-        headers=headers,
-        body=orjson.dumps(error.document(correlation_id)),
-    )
 
 
 async def _continue(raw: web.BaseRequest) -> None:

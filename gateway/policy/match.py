@@ -11,9 +11,11 @@ Rules
 - No match is a refusal.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from gateway.operations import OperationName, is_dot_segment
 from gateway.policy.callers import Caller
@@ -21,6 +23,9 @@ from gateway.policy.model import Policy
 from gateway.policy.values import ANY
 
 Key = tuple[OperationName, str]
+
+# What somebody behind us may decode to a slash, a dot, a backslash or a control; overlong forms of UTF-8 as well.
+_DECODES: Final = re.compile(r"\\|%(?:2e|2f|5c|[01]|7f|c[01]|e0%[89]|f0%8)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +136,4 @@ def _exact_and_longest_first(text: str) -> tuple[bool, int, str]:
 
 
 def _climbs(rest: str) -> bool:
-    lowered = rest.lower()
-    return any(is_dot_segment(segment) for segment in rest.split("/")) or any(
-        code in lowered for code in ("%2e", "%2f", "%5c", "%00", "\\")
-    )
+    return any(is_dot_segment(segment) for segment in rest.split("/")) or _DECODES.search(rest) is not None

@@ -349,8 +349,10 @@ def _refusals() -> Mapping[str, Asked]:
         "no colon": Asked(begin + f"{MEMBER} {SSN}".encode() + end, 400, "not_http"),
         "blank in a name": Asked(begin + f"x {MEMBER} : {SSN}".encode() + end, 400, "not_http"),
         "no UTF-8": Asked(begin + b"x-a: \xff" + MEMBER.encode() + end, 400, "ambiguous_request"),
-        "oversized line": Asked(f"GET /{MEMBER * 1000} HTTP/1.1\r\n\r\n".encode(), 400, "not_http"),
-        "oversized value": Asked(begin + f"x-a: {MEMBER * 1000}".encode() + end, 400, "not_http"),
+        "oversized line": Asked(f"GET /{MEMBER * 1000} HTTP/1.1\r\n\r\n".encode(), 431, "head_too_large"),
+        "oversized value": Asked(begin + f"x-a: {MEMBER * 1000}".encode() + end, 431, "head_too_large"),
+        "slow head": Asked(begin + f"x-a: {MEMBER}".encode(), 408, "head_too_slow"),
+        "underscore": Asked(begin + f"x_{MEMBER}: {SSN}".encode() + end, 400, "ambiguous_request"),
         "many headers": Asked(begin + f"x-a: {SSN}\r\n".encode() * 500 + b"\r\n", 400, "not_http"),
         "upgrade": Asked(
             request("GET", f"/{MEMBER}", b"", f"Upgrade: websocket, {MEMBER}", framing=""), 400, "ambiguous_request"

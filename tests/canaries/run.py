@@ -107,6 +107,7 @@ def variables(upstream_url: str, redis_url: str, policies: Path) -> dict[str, st
         log_requests_per_s="100000",
         max_body_bytes="65536",
         max_in_flight=str(MAX_IN_FLIGHT),
+        head_timeout_s="0.4",
         body_timeout_s="0.4",
         redis_timeout_s="0.1",
         audit=str(audit_file(policies)),

@@ -40,6 +40,27 @@ async def test_what_cannot_be_read_in_one_way_passes_byte_for_byte(body: bytes, 
     assert [request.body for request in upstream.requests] == [body, body]
 
 
+@pytest.mark.parametrize("coding", ["gzip", "identity", "", "x-own"])
+async def test_what_says_that_it_is_encoded_is_never_taken_for_the_same_bytes_unencoded(
+    coding: str, redis_url: str
+) -> None:
+    body = json.dumps(BODY).encode()
+    async with (
+        ScriptedUpstream(raw=reply(body=json.dumps(FACT).encode())) as upstream,
+        run_gateway(environment(upstream.url, redis_url)) as gateway,
+    ):
+        await gateway.submit()
+        async with gateway.session.post(
+            f"{gateway.url}/rcm/eligibility/v1",
+            data=body,
+            headers={"Content-Type": "application/json", "Content-Encoding": coding},
+            skip_auto_headers=["Accept-Encoding"],
+        ) as response:
+            assert response.headers["Cache-Status"] == "eligibility-gateway; fwd=bypass; detail=content_encoding"
+    assert [request.values("content-encoding") for request in upstream.requests] == [[], [coding]]
+    assert upstream.requests[1].body == body
+
+
 WHOLE = interchange(ADA)
 
 

@@ -53,7 +53,7 @@ async def refused(url: str, request: bytes) -> tuple[int, dict[str, object], byt
         (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "not_http"),
         (b"GET / HTTP/1.1\r\nAuthoriz\x00ation: Bearer TSECRET\r\n\r\n", 400, "not_http"),
         (b"nonsense\r\n\r\n", 400, "not_http"),
-        (GET + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n", 400, "not_http"),
+        (GET + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "head_too_large"),
     ],
 )
 async def test_a_refusal_has_one_shape_and_reaches_nobody(

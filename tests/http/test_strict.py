@@ -11,8 +11,13 @@ LENGTH = ("Content-Length", "3")
 CHUNKED = ("Transfer-Encoding", "chunked")
 
 
-def judge(target: str = PATH, version: tuple[int, int] = (1, 1), headers: Pairs | None = None) -> bool:
-    return is_unambiguous(target, version, CIMultiDictProxy(CIMultiDict(headers or [])))
+def judge(
+    target: str = PATH,
+    version: tuple[int, int] = (1, 1),
+    headers: Pairs | None = None,
+    method: str = "POST",
+) -> bool:
+    return is_unambiguous(method, target, version, CIMultiDictProxy(CIMultiDict(headers or [])))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,48 @@ def test_chunked_is_refused_where_the_version_does_not_know_it() -> None:
 @pytest.mark.parametrize("headers", [[], [LENGTH], [("Connection", "upgrade")], [("Accept", "*/*"), ("X-Site", "")]])
 def test_a_request_without_transfer_encoding_is_let_in(headers: Pairs) -> None:
     assert judge(headers=headers)
+
+
+@pytest.mark.parametrize("length", ["0", "1", "10", "999999999999999999"])
+def test_a_length_in_plain_digits_is_let_in(length: str) -> None:
+    assert judge(headers=[("Content-Length", length)])
+
+
+@pytest.mark.parametrize("length", ["", "00", "010", "+1", "-1", "1.0", "1,1", "0x1", "1" * 19, "0" * 5000, "\u0661"])
+def test_any_other_length_is_refused(length: str) -> None:
+    assert not judge(headers=[("Content-Length", length)])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "TRACE"])
+def test_a_method_without_body_has_none(method: str) -> None:
+    assert judge(method=method)
+    assert judge(method=method, headers=[("Content-Length", "0")])
+    assert not judge(method=method, headers=[LENGTH])
+    assert not judge(method=method, headers=[CHUNKED])
+
+
+@pytest.mark.parametrize(
+    "host", ["", "x", "x:80", "x:", "a_b.c", "127.0.0.1:8080", "[::1]", "[::1]:8080", "%41", "a-b.example"]
+)
+def test_a_host_that_can_be_one_is_let_in(host: str) -> None:
+    assert judge(headers=[("Host", host)])
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "a/b", "a,b,", "a@b", "http://a", "[::1", "::1", "a:b", "a:123456", "a#", "%4"]
+)
+def test_a_host_that_can_be_none_is_refused(host: str) -> None:
+    assert judge(headers=[("Host", host)]) is (host == "a,b,")
+
+
+@pytest.mark.parametrize("name", ["x_a", "_", "Content_Length", "transfer_encoding", "x-a_"])
+def test_a_name_with_an_underscore_is_refused(name: str) -> None:
+    assert not judge(headers=[(name, "1")])
+    assert judge(headers=[(name.replace("_", "-"), "1")]) or "content" in name.lower() or "transfer" in name.lower()
+
+
+def test_an_upgrade_is_refused_wherever_it_stands_among_repeats() -> None:
+    assert not judge(headers=[("Upgrade", "h2c"), ("Upgrade", "websocket")])
 
 
 @pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])

@@ -75,7 +75,7 @@ def listen(authority: Authority, shown: Files, tmp_path: Path) -> Listen:
         listener = Listener(Sockets(sockets))
         ingress = Ingress(
             listener,
-            Limits(in_flight=100, body_bytes=1000, body_s=5.0),
+            Limits(in_flight=100, body_bytes=1000, body_s=5.0, head_s=5.0, idle_s=5.0),
             listener.sockets,
             InFlight(),
             Observers(
