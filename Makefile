@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHIPPING := $(VENV)/.shipping
+FUZZ := $(VENV)/.fuzz
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test rollout lint format docs shipping lock bench clean
+.PHONY: help setup demo test rollout fuzz lint format docs shipping lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ endif
 
 rollout: $(SHIPPING) ## Roll three replicas out as the chart does, in real minutes (the tests do it ten times as fast)
 	@ROLLOUT_SPEED=1 $(BIN)/python -m pytest tests/rollout -k loses_no
+
+fuzz: $(FUZZ) ## Throw bytes at all that reads what a caller sent (ARGS="--seconds 3600")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(STAMP) ## Check style, types and the generated docs
 	@$(BIN)/ruff check .
@@ -65,5 +69,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 $(SHIPPING): requirements-shipping.lock $(STAMP)
 	@echo "adding what looks at chart, manifests and Dockerfile to $(VENV) (once) ..."
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(FUZZ): requirements-fuzz.lock $(STAMP)
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

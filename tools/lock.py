@@ -20,7 +20,7 @@ SECTIONS = (
     ("otel", ("--extra", "embedded", "--extra", "otel")),
     ("development", ("--extra", "embedded", "--extra", "otel", "--extra", "dev")),
 )
-GROUPS = ("shipping", "sbom")
+GROUPS = ("shipping", "sbom", "fuzz")
 HEADING = "# == {}\n"
 FIRST_LINE = "# Made by `make lock`; install it with pip --require-hashes.\n"
 
