@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from gateway.http import server, tls
+from gateway.http.ingress import Limits
 from gateway.policy.files import load
 from gateway.sealing import parse_ring
+from gateway.settings import Settings
 from gateway.simulator.faults import Kind
 from gateway.simulator.payers import PAYERS
 from tests.running import ROOT
@@ -75,6 +78,22 @@ def test_the_policies_that_are_shown_are_valid(tmp_path: Path) -> None:
 def test_the_problem_that_is_shown_is_one() -> None:
     (shown,) = blocks(ROOT / "docs" / "problems.md", "json")
     assert json.loads(shown)["code"] == "upstream_timeout"
+
+
+def test_the_limits_that_the_security_page_names_are_those_that_hold() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    stated = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in page.splitlines() if row.startswith("| ")}
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+    assert stated["target, or one field"] == f"{server._LINE_BYTES:,} bytes"
+    assert stated["all of the head"] == f"{server._HEAD_BYTES // 1024} KiB"
+    assert f"more than {server._FIELDS} fields" in page
+    assert stated["head, from its first byte to its end"].endswith(f"{default['head_timeout_s']:.0f} s")
+    assert stated["body"].startswith(f"`GATEWAY_MAX_BODY_BYTES`, {default['max_body_bytes'] // 1024**2} MiB")
+    assert stated["body, to its end"].endswith(f"{default['body_timeout_s']:.0f} s")
+    assert stated["a connection without a request"].startswith(f"{server._FIRST_S:.0f} s")
+    assert stated["a connection without a request"].endswith(f"{default['idle_timeout_s']:.0f} s")
+    assert stated["a TLS handshake"] == f"{tls.HANDSHAKE_S:.0f} s"
+    assert stated["a reply of which nothing is taken"] == f"{Limits.__dataclass_fields__['stall_s'].default:.0f} s"
 
 
 # --- the README's commands, each of them run ------------------------------------------------------------------------
