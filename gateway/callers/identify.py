@@ -20,7 +20,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.callers.issuers import Keys, Proven, UnknownKey, take_apart
+from gateway.callers.issuers import Keys, Proven, UnknownKey
+from gateway.callers.signed import take_apart
 from gateway.callers.tokens import Tokens
 from gateway.policy.callers import ANONYMOUS, Caller, Issuer
 
@@ -127,9 +128,9 @@ class Callers:
 
     def _by_platform(self, secret: str, now: float) -> Identified | NotIdentified | KeyWanted:
         claimed = take_apart(secret) if self._issuers else None
-        if claimed is None or claimed.issuer not in self._issuers:
+        if claimed is None or claimed.text("iss") not in self._issuers:
             return NotIdentified()
-        name, issuer = self._issuers[claimed.issuer]
+        name, issuer = self._issuers[claimed.text("iss")]
         match self._keys_of(name).judge(claimed, issuer, now):
             case Proven(subject):
                 caller = self._by_subject.get(f"{name}/{subject}")

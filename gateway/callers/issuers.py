@@ -4,20 +4,18 @@ Rules
 - Signed with a published key, by an algorithm that needs one: never `none`, never a secret that both sides know.
 - A key is for one kind of algorithm, whatever the token says of itself; RSA keys have 2,048 bits at least.
 - Issuer, audience, subject and an end must be there and be right; a token without an end is refused.
-- What a token says before its signature was checked decides nothing but which keys are tried.
 """
 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from typing import Any, Final
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
-from joserfc.jws import CompactSignature, extract_compact, validate_compact
 from msgspec import Struct
 
+from gateway.callers.signed import Claimed
 from gateway.policy.callers import Issuer
 
 _ALGORITHMS: Final[Mapping[type[Key], tuple[str, ...]]] = {
@@ -25,8 +23,6 @@ _ALGORITHMS: Final[Mapping[type[Key], tuple[str, ...]]] = {
     ECKey: ("ES256", "ES384", "ES512"),
     OKPKey: ("Ed25519",),
 }
-_BEGINS: Final = "eyJ"
-_MAX_CHARS: Final = 8190  # a header field's own limit; a Kubernetes token has 1,200
 _KINDS: Final = frozenset({"RSA", "EC", "OKP"})
 _MIN_BITS: Final = {"RSA": 2048}
 _MAX_KEYS: Final = 100
@@ -34,24 +30,6 @@ _MAX_REMEMBERED: Final = 10_000
 _SKEW_S: Final = 60
 _NEVER: Final = 1e15
 _TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
-
-
-class Claimed(Struct, frozen=True):
-    """A token that is taken apart, and proves nothing yet."""
-
-    signature: CompactSignature
-    claims: Mapping[str, Any]
-    kid: str | None
-    digest: bytes
-
-    @property
-    def issuer(self) -> str:
-        """Who it says has issued it."""
-        issuer = self.claims.get("iss")
-        return issuer if isinstance(issuer, str) else ""
-
-    def __repr__(self) -> str:
-        return "Claimed()"
 
 
 class Proven(Struct, frozen=True):
@@ -66,24 +44,6 @@ class UnknownKey(Struct, frozen=True):
 
 class Wrong(Struct, frozen=True):
     """The token is not good, whatever keys there are."""
-
-
-def take_apart(token: str) -> Claimed | None:
-    """Read a token without believing it; None: it is none."""
-    if not token.startswith(_BEGINS) or len(token) > _MAX_CHARS or not token.isascii():
-        return None
-    try:
-        found = extract_compact(token.encode())
-        claims = json.loads(found.payload)
-    except (JoseError, ValueError, RecursionError):
-        return None
-    head: object = found.protected
-    if not isinstance(claims, dict) or not isinstance(head, dict):
-        return None
-    kid, kind = head.get("kid"), head.get("typ", "")
-    if not isinstance(kid, str | None) or not isinstance(kind, str) or kind.lower() not in _TYPES:
-        return None
-    return Claimed(found, claims, kid, sha256(token.encode()).digest())
 
 
 class Keys:
@@ -109,18 +69,20 @@ class Keys:
 
     def judge(self, token: Claimed, issuer: Issuer, now: float) -> Proven | UnknownKey | Wrong:
         """Say whether the issuer vouches for the token's subject; `now` in seconds since 1970."""
-        subject = token.claims.get("sub")
-        if not isinstance(subject, str) or not _is_meant(token.claims, issuer) or not _is_in_time(token.claims, now):
+        subject, kid = token.text("sub"), token.head.get("kid")
+        if not subject or not isinstance(kid, str | None) or not _is_access_token(token.head):
+            return Wrong()
+        if not _is_meant(token.claims, issuer) or not _is_in_time(token.claims, now):
             return Wrong()
         if self._proven.get(token.digest) == subject:
             return Proven(subject)
         # Without a name for its key, a token is tried with the only one there is.
-        tried = [key for key in self._keys if key.kid == token.kid] if token.kid is not None else self._keys
+        tried = [key for key in self._keys if key.kid == kid] if kid is not None else self._keys
         if not tried:
             return UnknownKey()
-        if len(tried) > 1 and token.kid is None:
+        if len(tried) > 1 and kid is None:
             return Wrong()
-        if not any(_is_signed(token.signature, key) for key in tried):
+        if not any(_is_signed(token, key) for key in tried):
             return Wrong()
         if len(self._proven) >= _MAX_REMEMBERED:
             self._proven.clear()
@@ -139,14 +101,15 @@ def _usable(document: Mapping[str, Any]) -> Key | None:
     return key if type(key) in _ALGORITHMS else None
 
 
-def _is_signed(found: CompactSignature, key: Key) -> bool:
-    algorithms = _ALGORITHMS[type(key)]
-    stated = key.alg
-    allowed = [name for name in algorithms if stated is None or name == stated]
-    try:
-        return bool(allowed) and validate_compact(found, key, algorithms=allowed)
-    except (JoseError, ValueError, TypeError):
-        return False
+def _is_signed(token: Claimed, key: Key) -> bool:
+    allowed = [name for name in _ALGORITHMS[type(key)] if key.alg is None or name == key.alg]
+    return bool(allowed) and token.is_signed(key, allowed)
+
+
+def _is_access_token(head: Mapping[str, Any]) -> bool:
+    """Whether it is no token for something else, such as a logout (RFC 8725, 3.11)."""
+    kind = head.get("typ", "")
+    return isinstance(kind, str) and kind.lower() in _TYPES
 
 
 def _is_meant(claims: Mapping[str, Any], issuer: Issuer) -> bool:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from gateway.callers.issuers import Keys, Proven, UnknownKey, Wrong, take_apart
+from gateway.callers.issuers import Keys, Proven, UnknownKey, Wrong
+from gateway.callers.signed import take_apart
 from gateway.policy.callers import Issuer
 from tests.callers.platform import AUDIENCE, EC, ED, ISSUER, NEXT, NOW, RSA, SUBJECT, Signing, published, token
 
@@ -157,12 +158,16 @@ def test_what_is_no_set_of_keys_is_none(document: bytes) -> None:
     [
         *["", "eyJ", "eyJ.eyJ.", "a.b.c", "eyJhbGciOiJSUzI1NiJ9", "eyJhbGciOiJSUzI1NiJ9..", "eyJ\xe9"],
         *[token() + "." + "x", token().replace(".", ""), "eyJ" + "A" * 9000],
-        token(head={"typ": "logout+jwt"}),
-        token(head={"kid": None, "typ": "secevent+jwt"}),
     ],
 )
 def test_what_is_no_token_is_none(text: str) -> None:
     assert take_apart(text) is None
+
+
+@pytest.mark.parametrize("head", [{"typ": "logout+jwt"}, {"kid": None, "typ": "secevent+jwt"}, {"typ": "dpop+jwt"}])
+def test_a_token_for_something_else_is_wrong(head: dict[str, Any]) -> None:
+    assert judged(token(head=head)) == Wrong()
+    assert judged(token(head={"typ": "AT+JWT"})) == Proven(SUBJECT)
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: "eyJ" + base64.urlsafe_b64encode(raw).decode()))
