@@ -26,6 +26,7 @@ _REFRESH_FILE_S: Final = 30.0
 _STALE_S: Final = 3600.0
 _MAX_BYTES: Final = 262_144
 _OK: Final = 200
+_ACCEPT: Final = "application/jwk-set+json, application/json, */*;q=0.1"  # Kubernetes gives keys as the first alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ async def _read(issuer: Issuer) -> bytes:
 
 
 async def _download(issuer: Issuer) -> bytes:
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    headers = {"Accept": _ACCEPT, "Accept-Encoding": "identity"}
     if issuer.bearer_file is not None:
         token = (await asyncio.to_thread(_content, issuer.bearer_file)).decode("ascii").strip()
         headers["Authorization"] = f"Bearer {token}"

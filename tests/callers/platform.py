@@ -63,6 +63,8 @@ class Publisher:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request.headers.get("Authorization", ""))
+        if "application/jwk-set+json" not in request.headers.get("Accept", ""):
+            return web.Response(status=406)  # as Kubernetes has it
         return web.Response(status=self.status, body=self.keys, headers={"Location": "/elsewhere"})
 
 
