@@ -35,7 +35,7 @@ every_lock = pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.loc
 def test_every_distribution_is_pinned_with_hashes(lock: Path) -> None:
     text = lock.read_text()
     entries = re.findall(r"^[a-z0-9.-]+==[^\s]+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", text, re.MULTILINE)
-    assert len(entries) == len(re.findall(r"^[a-z0-9.-]+==", text, re.MULTILINE)) > 10
+    assert len(entries) == len(re.findall(r"^[a-z0-9.-]+==", text, re.MULTILINE)) > 0
 
 
 @every_lock

@@ -90,7 +90,7 @@ class Turns:
         place: Place = asyncio.get_running_loop().create_future()
         line.waiting.append(place)
         self._queued.setdefault(name, line)
-        self._arm()
+        self._serve()  # perhaps the bucket was filled just now, and its timer has not rung yet
         exchange.waits(self._measured())
         try:
             async with asyncio.timeout(limits.wait):

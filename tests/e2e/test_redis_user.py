@@ -99,7 +99,7 @@ async def test_it_may_do_all_that_a_gateway_does_and_nothing_else(
                 await asyncio.to_thread(as_gateway, server, words)
 
         allow(server, beside("forget"))
-        done = await asyncio.to_thread(run, "forget", "--all", environment=environment("http://x.test", url))
+        done = await asyncio.to_thread(run, "forget", "--all", environment=environment("https://x.test", url))
         assert (done.returncode, done.stdout) == (0, "forgot 5 answers\n")
         assert denied(server) == []
 
