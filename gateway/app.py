@@ -121,7 +121,7 @@ async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
         turns = Turns(settings.max_in_flight, now=time.monotonic, measured=now)
-        in_flight.on_over = turns.over
+        in_flight.on_over, in_flight.on_left = turns.over, turns.left
         issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=metrics.issuer_keys_fetched))
         stack.push_async_callback(issuer_keys.close)
         client_id = settings.upstream_client_id.get_secret_value()
@@ -156,7 +156,6 @@ async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the
             ),
         )
         limits = Limits(
-            in_flight=settings.max_in_flight,
             body_bytes=settings.max_body_bytes,
             body_s=settings.body_timeout_s,
             head_s=settings.head_timeout_s,

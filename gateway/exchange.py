@@ -11,6 +11,7 @@ Rules
 Fact: values are msgspec structs, which are made at a fifth of a frozen dataclass's price, and a request makes twenty.
 """
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,7 +45,8 @@ class Inbound(Struct, frozen=True, kw_only=True):
     """A request as received: raw target, end-to-end and hop-by-hop headers, the whole body.
 
     `headers` are for asking, `raw_headers` for passing on: aiohttp's view rewrites the case of names it knows.
-    `certificate_names` are those of the client certificate that was verified: "dns:…" and "uri:…".
+    `certificate_names` are those of the client certificate that was verified: "dns:…" and "uri:…"; it ends at
+    `certificate_ends_at`, in seconds since 1970.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
     raw_headers: RawHeaders
     body: bytes
     certificate_names: tuple[str, ...] = ()
+    certificate_ends_at: float = math.inf
 
     @property
     def raw_path(self) -> str:

@@ -19,6 +19,7 @@ class InFlight:
     waiting: set[Exchange] = field(default_factory=set)
     led: set[Exchange] = field(default_factory=set)
     on_over: Callable[[Exchange], None] = lambda _: None
+    on_left: Callable[[Exchange], None] = lambda _: None
 
     def answered(self, exchange: Exchange) -> None:
         """Its reply has left, or its caller has."""

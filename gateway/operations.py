@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -116,6 +117,16 @@ def find(method: str, raw_path: str) -> Lookup:
     if operation is None:
         return WrongMethod(tuple(sorted(methods)))
     return Found(operation)
+
+
+def is_disguised(raw_path: str) -> bool:
+    """Whether a path that is no operation becomes one for whoever reads it generously.
+
+    Percent-encoding undone, parameters dropped, case and repeated slashes ignored (RFC 3986, 6.2.2).
+    """
+    plain = "/".join(segment.partition(";")[0] for segment in unquote(raw_path).lower().split("/"))
+    tidied = re.sub(r"/{2,}", "/", plain).rstrip("/")
+    return tidied != raw_path and not isinstance(find("", tidied), UnknownPath)
 
 
 def is_dot_segment(segment: str) -> bool:

@@ -75,13 +75,15 @@ class Pipeline:
 
     async def admit(self, exchange: Exchange) -> None:
         """Say who asks for what, and what governs it; the head alone decides. Raises GatewayError for a refusal."""
-        if asks_for_token(exchange.inbound):
-            exchange.asks_for_token = True
-            return
-        await self._callers.identify(exchange)
-        self._recognise(exchange)
-        self._govern(exchange)
-        await self._callers.take_turn(exchange)
+        exchange.asks_for_token = asks_for_token(exchange.inbound)
+        governing = None
+        while governing is not self._policies:  # others may be in force when it has waited for its turn
+            governing = self._policies
+            if not exchange.asks_for_token:
+                await self._callers.identify(exchange)
+                self._recognise(exchange)
+                self._govern(exchange)
+            await self._callers.take_turn(exchange)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Return the upstream's answer as the policy lets it pass. Raises GatewayError where there is none."""

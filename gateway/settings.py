@@ -7,24 +7,22 @@ Rules
 - Nothing here reads `os.environ`: the environment is an argument.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.addresses import EMBEDDED, collector_url_of, redis_url_of, upstream_url_of
 from gateway.contradictions import contradictions
 from gateway.sealing import Key, KeyRingError, parse_ring
 from gateway.tls import ClientCertificate
 
 PREFIX: Final = "GATEWAY_"
 FILE_SUFFIX: Final = "_FILE"
-EMBEDDED: Final = "embedded"
 _NOT_SHOWN: Final = frozenset({"redis_url", "upstream_client_id", "upstream_client_secret", "keys"})
 _EXPECTED: Final = {
     "bool_parsing": "true or false",
@@ -32,9 +30,6 @@ _EXPECTED: Final = {
     "int_parsing": "a whole number",
     "int_parsing_size": "a smaller whole number",
 }
-_REDIS_SCHEMES: Final = frozenset(
-    {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"}
-)
 _SHOWN_CHARS: Final = 60
 _PEM: Final = "-----BEGIN"
 _PORT_MAX: Final = 65535
@@ -67,21 +62,6 @@ def parse_address(value: str) -> Address:
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-def _upstream_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        (parts.hostname or "").encode("idna")
-        netloc = parts.netloc.lower()
-        is_plain = netloc in {parts.hostname, f"{parts.hostname}:{parts.port}", f"[{parts.hostname}]"} or (
-            netloc == f"[{parts.hostname}]:{parts.port}"
-        )
-    except ValueError:
-        is_plain = False
-    if not is_plain or parts.scheme not in {"http", "https"} or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("https://HOST[:PORT] without credentials, path, query or fragment")
-    return value.rstrip("/")
-
-
 def _pem_file(value: object) -> object:
     if value == "" or (isinstance(value, str) and _PEM in value):
         raise ValueError("the path of a PEM file, and not what it holds (…_FILE names a file that holds the path)")
@@ -91,20 +71,6 @@ def _pem_file(value: object) -> object:
 def _directory(value: object) -> object:
     if value == "":  # which is the working directory to pathlib
         raise ValueError("a directory")
-    return value
-
-
-def _collector_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-        raise ValueError("http://HOST[:PORT] or https://, without credentials, query or fragment")
-    return value
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    scheme, separator, _ = url.partition("://")
-    if url != EMBEDDED and (not separator or scheme not in _REDIS_SCHEMES):
-        raise ValueError(f"'{EMBEDDED}', or a URL of one of these schemes: {', '.join(sorted(_REDIS_SCHEMES))}")
     return value
 
 
@@ -167,12 +133,12 @@ class Settings(BaseModel):
         description="A directory, which exists, in which the last good policy files are kept, for a start that finds "
         "others which cannot be used; without it such a start fails.",
     )
-    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(redis_url_of)] = Field(
         description="`embedded` for the bundled Valkey, or the URL of a Redis: `rediss://`, `unix://`, "
         "`rediss+sentinel://` or `rediss+cluster://`; on this machine also without TLS: `redis://`, "
         "`redis+sentinel://` or `redis+cluster://`.",
     )
-    upstream_url: Annotated[str, AfterValidator(_upstream_url)] = Field(
+    upstream_url: Annotated[str, AfterValidator(upstream_url_of)] = Field(
         description="The API's address without a path, such as `https://sandbox-apigw.optum.com`.",
     )
     upstream_client_id: SecretStr = Field(min_length=1, description="OAuth2 client id at the upstream.")
@@ -211,7 +177,7 @@ class Settings(BaseModel):
         description="Where the audit trail is written (docs/audit.md): a file, a directory, in which it is the file "
         "`HOSTNAME.jsonl`, or `-` for stdout, among the lines of the log. Needs GATEWAY_KEYS. Left out: there is none.",
     )
-    otlp_endpoint: Annotated[str, AfterValidator(_collector_url)] | None = Field(
+    otlp_endpoint: Annotated[str, AfterValidator(collector_url_of)] | None = Field(
         default=None,
         description="Where traces go, by OTLP over HTTP, such as `http://collector:4318`. Needs the extra `otel`.",
     )

@@ -13,6 +13,7 @@ Facts
 - `load_cert_chain` asks the terminal for the passphrase of a key that has one, unless it is given another way.
 """
 
+import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are 
 _ALPN: Final = ("http/1.1",)
 _VERIFY: Final = {"off": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _KINDS: Final = {"DNS": "dns", "URI": "uri"}
+NAMELESS: Final = "none:"
 
 
 class TlsFilesError(Exception):
@@ -69,6 +71,9 @@ def server_context(files: TlsFiles, wanted: ClientCertificate, now: float) -> ss
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.verify_mode = _VERIFY[wanted]
+    if wanted != "off":  # what is resumed is not verified again: a certificate would live on after its end
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     return _completed(context, files, now)
 
 
@@ -78,6 +83,7 @@ def client_context(files: TlsFiles, now: float) -> ssl.SSLContext:
     `now` in seconds since 1970. Raises TlsFilesError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies the certificate and its name
+    context.hostname_checks_common_name = False  # a common name names nobody (RFC 9525)
     if files.ca is None:
         context.load_default_certs()
     return _completed(context, files, now)
@@ -91,9 +97,19 @@ def expires_at(files: TlsFiles) -> float | None:
 
 
 def certificate_names(peer: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return the names of a certificate that was verified, as `getpeercert` has it: "dns:…" and "uri:…"."""
-    names = (peer or {}).get("subjectAltName", ())
-    return tuple(f"{_KINDS[kind]}:{name}" for kind, name in names if kind in _KINDS)
+    """Return the names of a certificate that was verified, as `getpeercert` has it: "dns:…" and "uri:…".
+
+    One that has neither has the name NAMELESS, which is nobody's; without a certificate there is no name.
+    """
+    if not peer:
+        return ()
+    names = peer.get("subjectAltName", ())
+    return tuple(f"{_KINDS[kind]}:{name}" for kind, name in names if kind in _KINDS) or (NAMELESS,)
+
+
+def certificate_ends_at(peer: Mapping[str, Any] | None) -> float:
+    """Return when a certificate that was verified ends, in seconds since 1970; never, where there is none."""
+    return float(ssl.cert_time_to_seconds(peer["notAfter"])) if peer and "notAfter" in peer else math.inf
 
 
 class Distrust(StrEnum):

@@ -31,6 +31,7 @@ LAYERS = (
         "errors",
         "problem",
         "settings",
+        "addresses",
         "sealing",
         "store",
         "line",

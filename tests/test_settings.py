@@ -167,6 +167,9 @@ def test_a_problem_says_what_was_found_and_what_is_expected(name: str, value: st
         ("GATEWAY_REDIS_URL", "redis:6379", REDIS),
         ("GATEWAY_REDIS_URL", "redis", REDIS),
         ("GATEWAY_REDIS_URL", "Embedded", REDIS),
+        ("GATEWAY_REDIS_URL", "REDIS://redis", REDIS),
+        ("GATEWAY_REDIS_URL", "rediss://redis/0/ssl_cert\t_reqs=none", REDIS),
+        ("GATEWAY_REDIS_URL", "rediss://redis/0/ssl_cert\n_reqs=none", REDIS),
         ("GATEWAY_UPSTREAM_URL", "https://user:pass@upstream.example", ORIGIN),
         ("GATEWAY_UPSTREAM_URL", "https://upstream.example/@", ORIGIN),
         ("GATEWAY_UPSTREAM_URL", "https://upstream.example/v1?a=b", ORIGIN),
@@ -391,6 +394,7 @@ def test_the_upstream_is_an_origin(url: str, read_as: str) -> None:
         *("https://upstream.example#a", "unix:///tmp/x", "https://[::1", "https://:p@upstream.example"),
         *("https://upstream.example:port", "https://upstream.example:99999"),
         "https://upstream.example/rcm/eligibility/v1",
+        *("HTTP://10.0.0.1", "Http://10.0.0.1", "HTTPS://upstream.example", " http://10.0.0.1"),
     ],
 )
 def test_anything_else_is_no_upstream(url: str) -> None:

@@ -1,10 +1,19 @@
 """What a handshake's end means, by the errors of OpenSSL and of those who wrap them."""
 
+import math
 import ssl
 
 import pytest
 
-from gateway.tls import Distrust, HandshakeFailure, certificate_names, distrust, handshake_failure
+from gateway.tls import (
+    NAMELESS,
+    Distrust,
+    HandshakeFailure,
+    certificate_ends_at,
+    certificate_names,
+    distrust,
+    handshake_failure,
+)
 
 
 def not_verified(code: int) -> ssl.SSLCertVerificationError:
@@ -82,7 +91,7 @@ def test_why_a_callers_handshake_failed(error: OSError, expected: HandshakeFailu
     [
         (None, ()),
         ({}, ()),
-        ({"subject": ((("commonName", "scheduling"),),)}, ()),  # a common name names nobody (RFC 9525)
+        ({"subject": ((("commonName", "scheduling"),),)}, (NAMELESS,)),  # a common name names nobody (RFC 9525)
         (
             {
                 "subjectAltName": (
@@ -98,3 +107,8 @@ def test_why_a_callers_handshake_failed(error: OSError, expected: HandshakeFailu
 )
 def test_the_names_of_a_certificate(peer: dict[str, object] | None, expected: tuple[str, ...]) -> None:
     assert certificate_names(peer) == expected
+
+
+def test_a_certificate_ends_when_it_says_and_what_is_none_never_does() -> None:
+    assert certificate_ends_at({"notAfter": "Jan  1 00:00:00 2030 GMT"}) == 1_893_456_000
+    assert certificate_ends_at(None) == certificate_ends_at({}) == math.inf

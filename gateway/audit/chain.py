@@ -93,7 +93,7 @@ def read_line(raw: bytes) -> Line | None:
     text = suffix[len(_BEFORE_LINK) : -len(_AFTER_LINK)]
     try:
         return Line(_SAID.decode(head + b"}"), head, text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -126,6 +126,8 @@ class Target:
 
 def _path(where: str) -> Path:
     path = Path(where)
+    if where.endswith("/") and not path.is_dir():
+        raise NoTrail(errno.ENOTDIR, "no directory stands there")
     return path / f"{socket.gethostname()}{_SUFFIX}" if path.is_dir() else path
 
 

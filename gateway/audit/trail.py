@@ -158,7 +158,7 @@ class Trail:
             try:
                 self._renew()
                 self._empty()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever stands there must not end the thread, and the trail with it
                 self._failed(error)
                 self._wake.set()
                 threading.Event().wait(_RETRY_S) if self._is_ending else self._pause.wait(_RETRY_S)
@@ -233,7 +233,7 @@ class Trail:
         self._progress_at = self._sources.now()
         self._sources.on_written(count)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
             with suppress(RuntimeError):  # the loop is closed
@@ -246,5 +246,7 @@ class Trail:
                 self._sources.on_again()
 
 
-def _reason(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "OTHER") if not isinstance(error, NoTrail) else "NO_TRAIL"
+def _reason(error: Exception) -> str:
+    if isinstance(error, NoTrail):
+        return "NO_TRAIL"
+    return errno.errorcode.get(error.errno or 0, "OTHER") if isinstance(error, OSError) else "OTHER"

@@ -3,8 +3,8 @@
 Rules
 - It says where the chain is broken first, and in one sentence what was found there. What comes after is not looked at:
   nothing is known of it.
-- A line without the form of an entry is one that a process did not finish when it died: if the next line is a heading
-  that says so, or nothing comes after it. Anywhere else it is a break.
+- A line without the form of an entry is one that a process did not finish when it died: if what comes next is a heading
+  that says so, or another such line, or nothing. Anywhere else it is a break.
 - What is `mixed` stands among other lines, which are skipped, and holds the chains of processes one after the other.
 - A tail that was cut off leaves a chain that is whole. Who remembers an entry finds that out (`expected`).
 """
@@ -63,7 +63,8 @@ class Verifier:
         self._is_mixed = is_mixed
         self._mac: Mac | None = None
         self._tip = NO_TIP
-        self._unfinished: _Place | None = None
+        self._unfinished: list[_Place] = []
+        self._is_expected_there = expected is None
         self._at = _Place("", 0, 0, is_ended=True)
         self._entries = self._runs = self._runs_cut = self._lost = self._torn = 0
         self._first_at = self._last_at = self._after = self._last_event = ""
@@ -76,9 +77,9 @@ class Verifier:
         line = read_line(text := raw[begin:].rstrip(b"\r\n") if self._is_mixed else raw.removesuffix(b"\n"))
         place = _Place(file, number, len(text), raw.endswith(b"\n"))
         if line is None:
-            if self._unfinished is not None:
-                raise self._no_entry(self._unfinished)
-            self._unfinished = place
+            if self._unfinished and not _is_begun(text):
+                raise self._no_entry(self._unfinished[0])
+            self._unfinished.append(place)
             return
         self._at = place
         self._read(line)
@@ -86,16 +87,18 @@ class Verifier:
 
     def end(self) -> Report:
         """Say what was there. Raises Broken."""
-        if self._unfinished is not None:
-            if self._unfinished.is_ended:
-                raise self._no_entry(self._unfinished)
-            self._torn += 1
+        if self._unfinished:
+            if self._unfinished[-1].is_ended:
+                raise self._no_entry(self._unfinished[0])
+            self._torn += len(self._unfinished)
         if not self._entries:
             raise self._broken("no entry", "an audit trail")
         if self._expected is not None and self._expected.seq > self._tip.seq:
             raise self._broken(
                 f"the end at entry {self._tip.seq}", f"entry {self._expected.seq}: what came after was cut off"
             )
+        if self._expected is not None and not self._is_expected_there:
+            raise self._broken("the end", f"entry {self._expected.seq} in one of the files")
         return Report(
             entries=self._entries,
             runs=self._runs,
@@ -111,8 +114,8 @@ class Verifier:
 
     def _read(self, line: Line) -> None:
         is_heading = line.said.event in HEADINGS
-        if self._unfinished is not None and not (is_heading and line.said.torn == self._unfinished.size):
-            raise self._no_entry(self._unfinished)
+        if self._unfinished and not (is_heading and line.said.torn == sum(one.size for one in self._unfinished)):
+            raise self._no_entry(self._unfinished[0])
         if is_heading:
             self._head(line)
         if self._mac is None:
@@ -124,8 +127,10 @@ class Verifier:
             after = f"entry {self._tip.seq}" if self._tip.seq else "nothing"
             raise self._broken(f"entry {line.said.seq} with another link", f"the entry that was written after {after}")
         self._tip = Tip(line.said.seq, link)
-        if self._expected is not None and self._expected.seq == line.said.seq and self._expected.link != link:
-            raise self._broken(f"entry {line.said.seq} of another chain", "the link that was given")
+        if self._expected is not None and self._expected.seq == line.said.seq:
+            if self._expected.link != link:
+                raise self._broken(f"entry {line.said.seq} of another chain", "the link that was given")
+            self._is_expected_there = True
 
     def _head(self, line: Line) -> None:
         said = line.said
@@ -133,7 +138,7 @@ class Verifier:
             after = tip_of(said.after)
         except ValueError:
             raise self._broken("a heading after no entry", "a number and a link") from None
-        if line.said.torn and self._unfinished is None and self._entries:
+        if line.said.torn and not self._unfinished and self._entries:
             raise self._broken("a heading after a torn line", "that line")
         if not self._entries:
             self._after = said.after
@@ -150,8 +155,8 @@ class Verifier:
 
     def _count(self, line: Line) -> None:
         said = line.said
-        self._torn += self._unfinished is not None
-        self._unfinished = None
+        self._torn += len(self._unfinished)
+        self._unfinished = []
         if said.event == START:
             self._runs_cut += self._entries > 0 and self._last_event != STOP
             self._runs += 1
@@ -173,7 +178,9 @@ def ends_in(raw: bytes) -> tuple[Tip, int] | None:
     None: it ends in what is no trail.
     """
     lines = [line for line in raw.split(b"\n") if line]
-    torn = len(lines.pop()) if lines and _is_begun(lines[-1]) else 0
+    torn = 0
+    while lines and _is_begun(lines[-1]):  # of a process each that died over its first line
+        torn += len(lines.pop())
     if not lines:
         return NO_TIP, torn
     found = read_line(lines[-1])

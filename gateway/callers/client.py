@@ -1,7 +1,7 @@
 """The keys of platforms: fetched from where they are published, and kept up to date.
 
 Rules
-- Nobody waits for them but who sends a token whose key is not known, and then once in ten seconds at most.
+- Nobody waits for them but who sends a token whose key is not known, and then once in two seconds at most.
 - Where they cannot be fetched the last ones stand for an hour: a key may have been withdrawn meanwhile.
 - A published set that cannot be read does not take the place of one that could be.
 """
@@ -20,7 +20,7 @@ from gateway.callers.issuers import Keys
 from gateway.policy.callers import Issuer
 
 _FETCH_S: Final = 5.0
-_AGAIN_S: Final = 10.0  # between two looks for a key that nobody knows
+_AGAIN_S: Final = 2.0  # between two looks for a key that nobody knows
 _REFRESH_S: Final = 300.0
 _REFRESH_FILE_S: Final = 30.0
 _STALE_S: Final = 3600.0
@@ -65,7 +65,7 @@ class IssuerKeys:
         if kept is None:
             return False
         await kept.look_again()
-        return bool(kept.keys)
+        return kept.is_known
 
     async def close(self) -> None:
         """Fetch no more."""
@@ -87,8 +87,12 @@ class _Kept:
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     @property
+    def is_known(self) -> bool:
+        return self._now() - self._good_at < _STALE_S
+
+    @property
     def keys(self) -> Keys:
-        return self._keys if self._now() - self._good_at < _STALE_S else Keys()
+        return self._keys if self.is_known else Keys()
 
     async def look_again(self) -> None:
         if self._fetching is None and self._now() - self._tried_at < _AGAIN_S:

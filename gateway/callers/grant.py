@@ -20,7 +20,7 @@ from gateway.errors import InvalidTokenRequest, UnsupportedGrantType
 GRANT_TYPE: Final = "client_credentials"
 _FORM: Final = "application/x-www-form-urlencoded"
 _BASIC: Final = "basic "
-_MAX_BYTES: Final = 8192
+MAX_BYTES: Final = 8192
 _MAX_FIELDS: Final = 16
 
 
@@ -43,7 +43,7 @@ class Unclear(Struct, frozen=True):
 
 def read_request(content_type: str, body: bytes, authorizations: Sequence[str]) -> Credentials | Unclear:
     """Read the credentials of a request for a token."""
-    if len(body) > _MAX_BYTES or len(authorizations) > 1:
+    if len(body) > MAX_BYTES or len(authorizations) > 1:
         return Unclear(InvalidTokenRequest.code)
     fields = _form(body) if content_type.partition(";")[0].strip().lower() == _FORM else _json(body)
     basic = _basic(authorizations[0]) if authorizations else None

@@ -39,7 +39,7 @@ class Proven(Struct, frozen=True):
 
 
 class UnknownKey(Struct, frozen=True):
-    """The token names a key that the issuer had not published when it was last asked."""
+    """The token was signed by no key that the issuer had published when it was last asked."""
 
 
 class Wrong(Struct, frozen=True):
@@ -56,13 +56,12 @@ class Keys:
 
     @classmethod
     def read(cls, document: bytes) -> "Keys | None":
-        """Read a JWK Set (RFC 7517, 5); None: it is none, or has no key that can be used."""
+        """Read a JWK Set (RFC 7517, 5); None: it is none. One without a key that can be used has withdrawn them all."""
         try:
             keys = json.loads(document)["keys"]
-            found = cls(one for one in keys if isinstance(one, dict))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        return found or None
+        return cls(one for one in keys if isinstance(one, dict)) if isinstance(keys, list) else None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -83,7 +82,7 @@ class Keys:
         if len(tried) > 1 and kid is None:
             return Wrong()
         if not any(_is_signed(token, key) for key in tried):
-            return Wrong()
+            return UnknownKey()  # another key of the same name, perhaps
         if len(self._proven) >= _MAX_REMEMBERED:
             self._proven.clear()
         self._proven[token.digest] = subject

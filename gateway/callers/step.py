@@ -51,6 +51,8 @@ class CallersStep:
     async def identify(self, exchange: Exchange) -> None:
         """Find the caller by what is presented. Raises Unauthenticated, and IssuerUnavailable where nobody can say."""
         inbound = exchange.inbound
+        if inbound.certificate_ends_at <= self._sources.wall_now():  # after its handshake, on a connection that is kept
+            raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
         presented = Presented(
             inbound.headers.getall("Authorization", ()),
             inbound.headers.getall("x-api-key", ()),
@@ -69,7 +71,10 @@ class CallersStep:
                 raise Unauthenticated(headers={"WWW-Authenticate": "Bearer"})
 
     async def take_turn(self, exchange: Exchange) -> None:
-        """Return when its caller may have one more request under way. Raises TooManyRequests and Overloaded."""
+        """Return when its caller, or one more stranger who asks for a token, may have a request under way.
+
+        Raises TooManyRequests and Overloaded.
+        """
         await self._turns.take(exchange)
 
     def grant(self, exchange: Exchange) -> Reply:

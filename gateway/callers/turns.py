@@ -5,6 +5,8 @@ Rules
   whoever waits little must not have more calls under way than others.
 - A place that becomes free goes to the callers that wait in turn, one request each: whoever waits for ten does not
   wait behind whoever waits for a thousand.
+- Whoever asks for a token is nobody yet, and reads slowly perhaps: a twentieth of the places is for all of them.
+- Whoever leaves while it waits is out of the queue at once.
 - Over its own limits a caller is refused with 429; where the process has no room for it, with 503.
 """
 
@@ -13,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.callers.limits import Bucket, limit_headers, may_hold_one_more
 from gateway.errors import Overloaded, TooManyRequests
@@ -21,6 +24,8 @@ from gateway.policy.callers import Caller, LimitsClause
 from gateway.problem import GatewayError
 
 Place = asyncio.Future[None]
+_STRANGERS: Final = ""  # no caller has this name
+_STRANGERS_SHARE: Final = 20
 
 
 @dataclass(slots=True)
@@ -48,13 +53,16 @@ class Turns:
         self._taken = 0
         self._callers: Mapping[str, Caller] = {}
         self._held: dict[Exchange, _Line] = {}
+        self._hoping: dict[Exchange, Place] = {}
+        strangers = LimitsClause(in_flight=max(places // _STRANGERS_SHARE, 1))
+        self._lines[_STRANGERS] = _Line(strangers, None)
         self._timer: asyncio.TimerHandle | None = None
 
     def adopt(self, callers: Mapping[str, Caller]) -> None:
         """Let these limits hold from now on; whoever has a place keeps it, and a bucket that is another is full."""
         self._callers = callers
         for name, line in tuple(self._lines.items()):
-            if name not in callers and not line.held and not line.waiting:
+            if name not in callers and name and not line.held and not line.waiting:
                 del self._lines[name]
             elif name in callers and callers[name].entry.limits != line.limits:
                 line.limits = callers[name].entry.limits
@@ -67,10 +75,13 @@ class Turns:
         return sum(len(line.waiting) for line in self._queued.values())
 
     async def take(self, exchange: Exchange) -> None:
-        """Return when the request may go on. Raises TooManyRequests and Overloaded."""
-        line = self._line(exchange.asking)
+        """Return when the request may go on; one that has its place keeps it. Raises TooManyRequests and Overloaded."""
+        if exchange in self._held:
+            return
+        name = exchange.caller.name if exchange.caller is not None else _STRANGERS
+        line = self._line(name)
         if line.waiting or not self._may_go(line):
-            await self._wait(exchange.asking.name, line, exchange)  # whoever serves has counted the place
+            await self._wait(name, line, exchange)  # whoever serves has counted the place
         else:
             self._give(line)
         self._held[exchange] = line
@@ -80,6 +91,12 @@ class Turns:
         line = self._held.pop(exchange, None)
         if line is not None:
             self._take_back(line)
+
+    def left(self, exchange: Exchange) -> None:
+        """Let go of a request whose caller has left while it waited."""
+        place = self._hoping.get(exchange)
+        if place is not None and not place.done():
+            place.set_exception(Overloaded(retry_after_s=1))  # which nobody hears
 
     # --- those who wait -----------------------------------------------------------------------------------------
 
@@ -91,12 +108,13 @@ class Turns:
         line.waiting.append(place)
         self._queued.setdefault(name, line)
         self._serve()  # perhaps the bucket was filled just now, and its timer has not rung yet
+        self._hoping[exchange] = place
         exchange.waits(self._measured())
         try:
             async with asyncio.timeout(limits.wait):
                 await place
         except BaseException as error:
-            if place.done() and not place.cancelled():
+            if place.done() and not place.cancelled() and place.exception() is None:
                 self._take_back(line)  # it came in the moment in which nobody waited for it any more
             elif place in line.waiting:
                 line.waiting.remove(place)
@@ -106,6 +124,7 @@ class Turns:
                 raise self._refusal(line) from None
             raise
         finally:
+            del self._hoping[exchange]
             exchange.resumes(self._measured())
 
     def _serve(self) -> None:
@@ -160,17 +179,17 @@ class Turns:
         self._serve()
 
     def _refusal(self, line: _Line) -> GatewayError:
-        if not self._is_over_its_limits(line):
+        if not self._is_over_its_limits(line) or line is self._lines[_STRANGERS]:
             return Overloaded(retry_after_s=1)
         wait_s = line.bucket.wait_s(self._now()) if line.bucket is not None else 0.0
         retry_after_s = max(math.ceil(wait_s), 1)
         return TooManyRequests(retry_after_s=retry_after_s, headers=limit_headers(line.limits, retry_after_s))
 
-    def _line(self, caller: Caller) -> _Line:
-        line = self._lines.get(caller.name)
+    def _line(self, name: str) -> _Line:
+        line = self._lines.get(name)
         if line is None:
-            limits = caller.entry.limits
-            line = self._lines[caller.name] = _Line(limits, self._bucket(limits))
+            limits = self._callers[name].entry.limits
+            line = self._lines[name] = _Line(limits, self._bucket(limits))
         return line
 
     def _bucket(self, limits: LimitsClause) -> Bucket | None:

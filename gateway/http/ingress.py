@@ -13,6 +13,7 @@ Rules
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from aiohttp.http import HttpVersion11
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
+from gateway.callers.grant import MAX_BYTES as TOKEN_BYTES
 from gateway.errors import (
     AmbiguousRequest,
     BodyTooLarge,
@@ -55,7 +57,6 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Limits:
     """What one process takes upon itself."""
 
-    in_flight: int
     body_bytes: int
     body_s: float
     head_s: float
@@ -113,7 +114,6 @@ class Ingress:
         self._observers = observers
         self._in_flight = in_flight
         self._waiting = in_flight.waiting
-        self._led = in_flight.led
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
@@ -161,6 +161,7 @@ class Ingress:
             raw_headers=raw.raw_headers,
             body=b"",
             certificate_names=raw.certificate_names if isinstance(raw, Request) else (),
+            certificate_ends_at=raw.certificate_ends_at if isinstance(raw, Request) else math.inf,
         )
         exchange = Exchange(
             inbound=inbound,
@@ -197,6 +198,7 @@ class Ingress:
 
     def _left(self, exchange: Exchange) -> None:
         exchange.left_at = self._observers.now()
+        self._in_flight.on_left(exchange)
 
     async def _reply(self, raw: web.BaseRequest, exchange: Exchange) -> tuple[Reply, str]:
         """Return the reply, and the code of the problem if it is one."""
@@ -205,7 +207,7 @@ class Ingress:
             # Before the body: whoever may not ask is told so without being read.
             await self._pipeline.admit(exchange)
             exchange.waits(self._observers.now())
-            body = await self._read_body(raw)
+            body = await self._read_body(raw, TOKEN_BYTES if exchange.asks_for_token else self._limits.body_bytes)
             exchange.resumes(self._observers.now())
             exchange.inbound = replace(exchange.inbound, body=body)
             return await self._pipeline.answer(exchange), ""
@@ -227,26 +229,25 @@ class Ingress:
     def _check(self, raw: web.BaseRequest) -> None:
         if not is_unambiguous(raw.method, raw.raw_path, raw.version, raw.headers):
             raise AmbiguousRequest
-        # Calls go on after their callers were answered: whoever waits little must not have more of them than others.
-        if max(len(self._waiting), len(self._led)) > self._limits.in_flight or self._sockets.is_full:
+        if self._sockets.is_full:
             raise Overloaded(retry_after_s=1)
         if raw.content_length is not None and raw.content_length > self._limits.body_bytes:
             raise BodyTooLarge
 
-    async def _read_body(self, raw: web.BaseRequest) -> bytes:
-        if "Expect" in raw.headers:
-            await _continue(raw)
+    async def _read_body(self, raw: web.BaseRequest, most_bytes: int) -> bytes:
         try:
+            if "Expect" in raw.headers:
+                await _continue(raw)
             if raw.content.is_eof():
                 body = raw.content.read_nowait()
-                if len(body) > self._limits.body_bytes:
+                if len(body) > most_bytes:
                     raise BodyTooLarge
                 return body
             async with asyncio.timeout(self._limits.body_s):
                 parts = bytearray()
                 async for part in raw.content.iter_any():
                     parts += part
-                    if len(parts) > self._limits.body_bytes:
+                    if len(parts) > most_bytes:
                         raise BodyTooLarge
                 return bytes(parts)
         except TimeoutError:
@@ -267,7 +268,8 @@ class Ingress:
         if rest is None and len(reply.body) > AT_ONCE_BYTES and raw.method != "HEAD":
             rest = in_parts(reply.body)  # written at once, it would wait for ever for a caller that takes nothing
         response = response_of(reply, is_whole=rest is None)
-        if self._closes(raw, sent):
+        is_ended_by_closing = rest is not None and reply.rest is not None and raw.version != HttpVersion11
+        if is_ended_by_closing or self._closes(raw, sent):
             response.force_close()
         try:
             await response.prepare(raw)

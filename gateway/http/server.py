@@ -21,6 +21,7 @@ Rules
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -33,16 +34,19 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.errors import BodyTooLarge, BodyTorn, HeadTooLarge, HeadTooSlow, Internal, NotHttp
+from gateway.errors import AmbiguousRequest, BodyTooLarge, BodyTorn, HeadTooLarge, HeadTooSlow, Internal, NotHttp
 from gateway.http.sockets import Sockets
 from gateway.problem import GatewayError
-from gateway.tls import certificate_names
+from gateway.tls import certificate_ends_at, certificate_names
 
 _FIRST_S: Final = 60.0  # to ask for the first time: a front proxy may open connections ahead of need
 _LINE_BYTES: Final = 8190  # of a target, and of a field: as Apache httpd has it
 _FIELDS: Final = 128
 _HEAD_BYTES: Final = 32_768  # of all of them together: as nginx has it; 128 fields of 8 kB would be a megabyte
 _NO_TRAILERS: Final = b"\r\n0\r\n\r\n"  # a trailer has a colon: no other body that is whole ends like this
+# Whatever the parser takes for HTTP as well: it says which version, and not of which protocol.
+_FOREIGN: Final = re.compile(rb" (?:RTSP|ICE)/[0-9]\.[0-9]\r?\n")
+_PROTOCOL_BYTES: Final = 16
 _KNOWN: Final = 30  # of requests that wait: with fewer, the parser has looked at all that came
 _FRAMING: Final = 8  # a body in chunks of one byte is six times its size
 
@@ -66,6 +70,7 @@ class Request(web.BaseRequest):
     unwanted: tuple[str, ...] = ("Server",)
     on_left: Callable[[], None] | None = None
     certificate_names: tuple[str, ...] = ()
+    certificate_ends_at: float = math.inf
 
     @classmethod
     def of(
@@ -80,6 +85,7 @@ class Request(web.BaseRequest):
         request = cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
         if isinstance(protocol, _Connection):
             request.certificate_names = protocol.certificate_names
+            request.certificate_ends_at = protocol.certificate_ends_at
             protocol.asks(request)
         return request
 
@@ -120,9 +126,11 @@ class _Connection(RequestHandler):
             "_refuse",
             "_sockets",
             "_wire",
+            "certificate_ends_at",
             "certificate_names",
         ),
         *("_body", "_body_bytes", "_due_at", "_end", "_ends", "_head_bytes", "_is_chunked", "_is_upgrade", "_timer"),
+        *("_is_foreign", "_line"),
     )
 
     def __init__(
@@ -156,10 +164,13 @@ class _Connection(RequestHandler):
         self._is_chunked = self._is_upgrade = False  # the message that was read last
         self._end = b""  # of what was read
         self._head_bytes = 0  # of a head that has begun and not ended
+        self._line = b""  # the end of what was read, in which a protocol's name may be cut
+        self._is_foreign = False  # the head that is being read names another protocol
         self._due_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._on_made = on_made
         self.certificate_names: tuple[str, ...] = ()
+        self.certificate_ends_at = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it, and know whose certificate was verified."""
@@ -167,7 +178,8 @@ class _Connection(RequestHandler):
         self._on_made()
         self._wire = self.transport
         self._sockets.opened(self)
-        self.certificate_names = certificate_names(transport.get_extra_info("peercert"))
+        peer = transport.get_extra_info("peercert")
+        self.certificate_names, self.certificate_ends_at = certificate_names(peer), certificate_ends_at(peer)
         self._give(min(_FIRST_S, self._patience.idle_s))
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -243,9 +255,12 @@ class _Connection(RequestHandler):
         if self._is_over or (self._is_last and not is_body):
             return
         super().data_received(data)
+        if not is_body or self._request_count > before:
+            self._is_foreign = self._is_foreign or _FOREIGN.search(self._line + data) is not None
+        self._line = (self._line + data[-_PROTOCOL_BYTES:])[-_PROTOCOL_BYTES:]
         self._end = (self._end + data[-len(_NO_TRAILERS) :])[-len(_NO_TRAILERS) :]
         if self._request_count > before:
-            self._has_read(self._request_count - before, len(data), is_body=is_body)
+            self._has_read(self._request_count - before, data, is_body=is_body)
         elif is_body:
             self._body_bytes += len(data)
             if self._body_bytes > _FRAMING * self._patience.body_bytes + _HEAD_BYTES:
@@ -260,9 +275,13 @@ class _Connection(RequestHandler):
         is_known = self._end == _NO_TRAILERS and len(self._messages) < _KNOWN
         return self._is_upgrade or (self._is_chunked and not is_known)
 
-    def _has_read(self, count: int, size: int, *, is_body: bool) -> None:
+    def _has_read(self, count: int, data: bytes, *, is_body: bool) -> None:
         """Look at the messages of which the heads are complete now; `is_body`: one was being read before."""
-        self._head_bytes, before = 0, self._head_bytes
+        self._head_bytes, before, size = 0, self._head_bytes, len(data)
+        if self._is_foreign:
+            self._keep(max(len(self._messages) - count, 0))
+            self._give_up(AmbiguousRequest())
+            return
         self._body_bytes = 0
         is_misread = is_body and self._is_chunked
         for index in range(max(len(self._messages) - count, 0), len(self._messages)):
@@ -281,6 +300,8 @@ class _Connection(RequestHandler):
             self._body, self._is_upgrade = payload, message.upgrade
             self._is_chunked = is_misread = message.chunked
         self._due_at = math.inf
+        if self._body is EMPTY_PAYLOAD and not data.endswith(b"\r\n\r\n"):
+            self._head_bytes = 1  # the next head has begun
 
     def _keep(self, count: int) -> None:
         while len(self._messages) > count:

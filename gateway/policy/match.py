@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from gateway.operations import OperationName, is_dot_segment
+from gateway.operations import OperationName, is_disguised, is_dot_segment
 from gateway.policy.callers import Caller
 from gateway.policy.model import Policy
 from gateway.policy.values import ANY
@@ -43,13 +43,13 @@ class Route:
         return cls(method=method, path=path.removesuffix("*"), is_prefix=path.endswith("*"))
 
     def covers(self, method: str, raw_path: str) -> bool:
-        """Whether the route forwards this request. A prefix does not cover dot segments or encoded ones."""
+        """Whether the route forwards this request. A prefix covers no dot segments, and no operation in disguise."""
         if method != self.method:
             return False
         if not self.is_prefix:
             return raw_path == self.path
         rest = raw_path.removeprefix(self.path)
-        return raw_path.startswith(self.path) and rest != "" and not _climbs(rest)
+        return raw_path.startswith(self.path) and rest != "" and not _climbs(rest) and not is_disguised(raw_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Rules
   forge an identity would undo what the gateway promises.
 """
 
+import hashlib
 import math
 import re
 from typing import Annotated, Final, Literal
@@ -24,6 +25,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SUBTENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()  # of a variable that was not set, perhaps
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PAYER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~!$&'()+,;=:@/-]*)(\*?)")
@@ -108,7 +110,11 @@ CallerPattern = Annotated[
 OperationPattern = Annotated[OperationName | Literal["*"], Field(union_mode="left_to_right")]
 CallerOperation = Annotated[OperationName | Literal["forwarded", "*"], Field(union_mode="left_to_right")]
 SubtenantId = Annotated[str, _matching(_SUBTENANT, "a subtenant id as Optum assigned it")]
-Sha256 = Annotated[str, _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret")]
+Sha256 = Annotated[
+    str,
+    _matching(_SHA256, "64 lower-case hex digits: the SHA-256 of a caller's secret"),
+    AfterValidator(lambda v: _refuse("the SHA-256 of a secret, not of nothing") if v == _OF_NOTHING else v),
+]
 PayerId = Annotated[str, _matching(_PAYER, "a payer's id: letters, digits, blanks, dots, hyphens, at most 80")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 
@@ -136,7 +142,7 @@ Route = Annotated[str, AfterValidator(_route)]
 def _jwks(value: str) -> str:
     if value.startswith("/") and "\0" not in value:
         return value
-    parts = urlsplit(value)
+    parts = urlsplit(value if _VISIBLE.fullmatch(value) else "")  # which drops what nobody sees
     is_local = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if (parts.scheme != "https" and not is_local) or not parts.hostname or parts.username or parts.fragment:
         raise ValueError("an https:// URL without credentials, or the absolute path of a file")

@@ -246,6 +246,16 @@ def test_an_entry_that_is_remembered_is_found_wherever_it_stands(chain: Make) ->
     assert broken(one.files, Tip(tip.seq, bytes(32))).found == f"entry {tip.seq} of another chain"
 
 
+def test_an_entry_that_is_remembered_must_stand_in_one_of_the_files(chain: Make) -> None:
+    one = chain(3)
+    tip = one.tip
+    one.file()
+    one.entry()
+
+    assert broken(one.files[1:], tip).expected == f"entry {tip.seq} in one of the files"
+    assert broken(one.files, Tip(0, bytes(32))).expected == "entry 0 in one of the files"
+
+
 # --- lines that were not finished -------------------------------------------------------------------------------------
 
 
@@ -264,6 +274,26 @@ def test_a_line_that_was_not_finished_is_no_break_where_the_next_heading_says_so
     chain.file(torn=size, begins=False)
     chain.entry()
     assert (whole(chain.files).torn, whole(chain.files).entries) == (1, 6)
+
+
+def test_processes_that_die_over_their_first_lines_leave_a_trail_that_goes_on(chain: Make) -> None:
+    one = chain(2)
+    line, _ = linked(MACS["new"], one.tip, b'{"entry":"request"}')
+    one.files[-1] += [line[:20] + b"\n", line[:11]]
+    assert ends_in(b"".join(one.files[-1])) == (one.tip, 31)
+    assert whole(one.files).torn == 2
+
+    one.files[-1][-1] += b"\n"
+    one.file(torn=31, begins=False)
+    one.entry()
+    assert (whole(one.files).torn, whole(one.files).entries) == (2, 6)
+    one.files[-1].insert(-2, b"something\n")
+    assert broken(one.files).found == "a line that is no entry"
+
+
+def test_a_line_that_is_nested_without_end_is_none() -> None:
+    deep = b'{"seq":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"link":"' + b"0" * 64 + b'"}'
+    assert read_line(deep) is None
 
 
 def test_a_line_that_was_not_finished_is_a_break_where_no_heading_says_so(chain: Make) -> None:

@@ -29,6 +29,11 @@ class House:
         }
         self.turns.adopt(self.callers)
 
+    def asks_for_a_token(self) -> tuple[Exchange, asyncio.Task[None]]:
+        inbound = Inbound(method="POST", raw_target="/", headers=CIMultiDict(), raw_headers=(), body=b"")
+        exchange = Exchange(inbound=inbound, correlation_id="c", started_at=0.0)
+        return exchange, asyncio.create_task(self.turns.take(exchange))
+
     def comes(self, name: str) -> tuple[Exchange, asyncio.Task[None]]:
         inbound = Inbound(method="POST", raw_target="/", headers=CIMultiDict(), raw_headers=(), body=b"")
         exchange = Exchange(inbound=inbound, correlation_id="c", started_at=0.0, caller=self.callers[name])
@@ -180,3 +185,34 @@ async def test_a_request_that_had_no_place_gives_none_back() -> None:
     await house.let_in("a", 1)
     with pytest.raises(Overloaded):
         await house.let_in("a", 1)
+
+
+async def test_whoever_leaves_while_it_waits_is_out_of_the_queue_at_once() -> None:
+    house = House(100, a={"in_flight": 1, "queue": 1, **PATIENT})
+    (holding,) = await house.let_in("a", 1)
+    exchange, waiting = house.comes("a")
+    await eventually(lambda: asyncio.sleep(0, house.turns.queued == 1))
+    house.turns.left(exchange)
+    with pytest.raises(Overloaded):
+        await waiting
+    assert house.turns.queued == 0
+    house.turns.left(holding)  # who has a place keeps it until its call has ended
+    _, next_one = house.comes("a")
+    await eventually(lambda: asyncio.sleep(0, house.turns.queued == 1))
+    house.turns.over(holding)
+    await next_one
+
+
+async def test_strangers_who_ask_for_tokens_take_a_twentieth_of_the_places() -> None:
+    house = House(100, a={}, b={})
+    strangers = [house.asks_for_a_token() for _ in range(50)]
+    await eventually(lambda: asyncio.sleep(0, house.turns.queued == 45))
+    await house.let_in("a", 50)
+    for exchange, task in strangers:
+        await task
+        house.turns.over(exchange)
+    house.adopt(a={})
+    exchange, task = house.asks_for_a_token()
+    await task
+    await house.turns.take(exchange)  # it has its place
+    house.turns.over(exchange)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientPayloadError
@@ -184,6 +185,22 @@ async def test_a_large_answer_streams_through_whole(redis_url: str) -> None:
     ):
         assert await response.read() == body
     assert gateway.records()[-1]["reply_bytes"] == len(body)
+
+
+async def test_a_large_answer_in_http_1_0_ends_with_its_connection(redis_url: str) -> None:
+    body = os.urandom(3_000_000)
+    asked = b"GET /rcm/eligibility/v1/transactions HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    async with (
+        ScriptedUpstream(raw=reply(body=body)) as upstream,
+        run_gateway(environment(upstream.url, redis_url)) as gateway,
+    ):
+        parts = urlsplit(gateway.url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(asked + asked)
+        seen = await reader.read()
+        writer.close()
+    assert seen.partition(b"\r\n\r\n")[2] == body  # and no second reply behind it
+    assert len(upstream.requests) == 1
 
 
 async def test_a_large_answer_that_is_cut_off_is_seen_to_be_cut_off(redis_url: str) -> None:

@@ -138,6 +138,7 @@ _TABLE: Final[dict[str, list[tuple[str, bytes, Verdict]]]] = {
                 f"GET {PATH} X HTTP/1.1",
             ),
             *(f"SETUP {PATH} RTSP/1.0", f"SOURCE {PATH} ICE/1.0", f"GET {PATH} ICE/1.0", f"GET {PATH} RTSP/1.0"),
+            *(f"POST {PATH} RTSP/1.1", f"GET {PATH} RTSP/1.1", f"GET {PATH} ICE/1.1"),
         ),
     ],
     "versions": [

@@ -170,7 +170,7 @@ async def _talk(data: bytes) -> None:
     )
     ingress = Ingress(
         answering,
-        Limits(in_flight=10, body_bytes=4096, body_s=5.0, head_s=5.0, idle_s=5.0),
+        Limits(body_bytes=4096, body_s=5.0, head_s=5.0, idle_s=5.0),
         Sockets(10),
         InFlight(),
         observers,

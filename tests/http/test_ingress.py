@@ -14,7 +14,7 @@ from gateway.http.sockets import Sockets
 from gateway.in_flight import InFlight
 from gateway.problem import GatewayError
 
-LIMITS = Limits(in_flight=10, body_bytes=1000, body_s=5.0, head_s=5.0, idle_s=5.0)
+LIMITS = Limits(body_bytes=1000, body_s=5.0, head_s=5.0, idle_s=5.0)
 Ask = Callable[[str, str], Awaitable[Record]]
 
 

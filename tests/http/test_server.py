@@ -106,7 +106,7 @@ def edge() -> Start:
             on_record=records.append,
             on_defect=defects.append,
         )
-        ingress = Ingress(answering, Limits(in_flight=100, body_bytes=10_000, **waits), sockets, InFlight(), observers)
+        ingress = Ingress(answering, Limits(body_bytes=10_000, **waits), sockets, InFlight(), observers)
         runner = web.ServerRunner(ingress.server(), shutdown_timeout=0.1)
         await runner.setup()
         listener = socket.create_server(("127.0.0.1", 0))

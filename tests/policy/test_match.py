@@ -222,3 +222,24 @@ def test_whatever_a_prefix_covers_stays_below_it(rest: str) -> None:
             decoded = decoded.replace(code, character)
         segments = [segment.partition(";")[0] for segment in decoded.replace("\\", "/").split("/")]
         assert not {".", ".."} & set(segments)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *[
+            "%74ransactions",
+            "transactions/",
+            "/transactions",
+            "TRANSACTIONS",
+            "transactions;x=1",
+            "%74ransactions/id-1",
+        ],
+        *["transactions;a/id-1;b", "coverage-discovery//", "Healthcheck"],
+    ],
+)
+def test_a_prefix_forwards_no_operation_that_goes_in_disguise(path: str) -> None:
+    route = Route.parse("GET /rcm/eligibility/v1/*")
+    assert not route.covers("GET", f"/rcm/eligibility/v1/{path}")
+    assert route.covers("GET", "/rcm/eligibility/v1/payers")
+    assert route.covers("GET", "/rcm/eligibility/v1/transactions/id-1/attachments")

@@ -1,3 +1,4 @@
+import hashlib
 import math
 import re
 
@@ -453,6 +454,11 @@ def test_a_name_of_a_certificate_says_its_kind(name: str) -> None:
 def test_whatever_else_is_no_name_of_a_certificate_and_no_subject(entry: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CallerEntry.model_validate(entry)
+
+
+def test_the_digest_of_nothing_is_no_secrets() -> None:
+    with pytest.raises(ValidationError, match="not of nothing"):
+        CallerEntry.model_validate({"secret_sha256": hashlib.sha256(b"").hexdigest()})
 
 
 ISSUER = {"issuer": "https://a", "audience": "us"}
