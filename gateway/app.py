@@ -39,6 +39,7 @@ from gateway.observing import (
     announce,
     of_calls,
     of_distrust,
+    of_issuers,
     of_recoveries,
     of_requests,
     open_audit,
@@ -122,7 +123,7 @@ async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the
         flights = await _open_flights(redis_url, flight_store, metrics, stack)
         turns = Turns(settings.max_in_flight, now=time.monotonic, measured=now)
         in_flight.on_over, in_flight.on_left = turns.over, turns.left
-        issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=metrics.issuer_keys_fetched))
+        issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=of_issuers(metrics, log)))
         stack.push_async_callback(issuer_keys.close)
         client_id = settings.upstream_client_id.get_secret_value()
         steps = Steps(

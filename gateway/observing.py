@@ -92,7 +92,7 @@ def open_audit(settings: Settings, sealing: Sealing, metrics: Metrics, log: Log)
     except OSError as error:
         raise StartError(
             f"{variable('audit')}: found {settings.audit} ({error.strerror}), expected a file that this process alone "
-            "appends to, a directory for one, or '-'",
+            "appends to, a directory for one, a named pipe that somebody reads, or '-'",
         ) from error
     metrics.watch_audit(
         waiting=lambda: trail.waiting, is_available=lambda: trail.is_available, sequence=lambda: trail.tip.seq
@@ -125,6 +125,22 @@ def open_traces(settings: Settings) -> Traces | NoTraces:
             f"{variable('otlp_endpoint')}: found no OpenTelemetry installed, expected the extra: "
             "pip install 'eligibility-gateway[otel]'",
         ) from error
+
+
+def of_issuers(metrics: Metrics, log: Log) -> Callable[[str, str], None]:
+    """Who is told whether an issuer's keys could be had: the log when that changes, the metrics each time."""
+    failing: set[str] = set()
+
+    def on_fetched(issuer: str, reason: str) -> None:
+        metrics.issuer_keys_fetched(issuer, not reason)
+        if reason and issuer not in failing:
+            failing.add(issuer)
+            log.warning("an issuer's keys cannot be had", issuer=issuer, reason=reason)
+        elif not reason and issuer in failing:
+            failing.discard(issuer)
+            log.info("an issuer's keys are there again", issuer=issuer)
+
+    return on_fetched
 
 
 def of_recoveries(

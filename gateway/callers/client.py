@@ -7,6 +7,7 @@ Rules
 """
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,10 +32,13 @@ _ACCEPT: Final = "application/jwk-set+json, application/json, */*;q=0.1"  # Kube
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySources:
-    """Where instants come from (seconds, monotonic), and who is told what came of a fetch."""
+    """Where instants come from (seconds, monotonic), and who is told what came of a fetch, by an issuer's name.
+
+    Of one that failed, why; of one that did not, nothing.
+    """
 
     now: Callable[[], float]
-    on_fetched: Callable[[str, bool], None]
+    on_fetched: Callable[[str, str], None]
 
 
 class IssuerKeys:
@@ -76,7 +80,7 @@ class IssuerKeys:
 class _Kept:
     """One issuer's keys."""
 
-    def __init__(self, issuer: Issuer, now: Callable[[], float], on_fetched: Callable[[bool], None]) -> None:
+    def __init__(self, issuer: Issuer, now: Callable[[], float], on_fetched: Callable[[str], None]) -> None:
         self.issuer = issuer
         self._now = now
         self._on_fetched = on_fetched
@@ -120,17 +124,18 @@ class _Kept:
         self._fetching = None
 
     async def _fetch_once(self) -> None:
+        reason = "not_keys"
         try:
             async with asyncio.timeout(_FETCH_S):
                 document = await (_read if self.issuer.is_file else _download)(self.issuer)
-        except Exception:  # noqa: BLE001 - whatever it was: the next look may be better, and there must be one
-            document = b""
+        except Exception as error:  # noqa: BLE001 - whatever it was: the next look may be better, and there must be one
+            document, reason = b"", _reason(error)
         finally:
             self._tried_at = self._now()
         keys = self._keys if document and document == self._document else Keys.read(document)
         if keys is not None:
             self._keys, self._document, self._good_at = keys, document, self._now()
-        self._on_fetched(keys is not None)
+        self._on_fetched("" if keys is not None else reason)
 
 
 async def _read(issuer: Issuer) -> bytes:
@@ -153,13 +158,30 @@ async def _download(issuer: Issuer) -> bytes:
         session.get(issuer.jwks, headers=headers, ssl=context, allow_redirects=False) as response,
     ):
         if response.status != _OK:
-            raise aiohttp.ClientError
+            raise ValueError(f"status_{response.status}")
         document = bytearray()
         async for part in response.content.iter_any():
             document += part
             if len(document) > _MAX_BYTES:
-                raise ValueError("larger than any set of keys")
+                raise ValueError("too_large")
         return bytes(document)
+
+
+def _reason(error: Exception) -> str:
+    """A closed set of reasons: a foreign exception's own words may hold anything."""
+    match error:
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ClientSSLError():
+            return "certificate"
+        case aiohttp.ClientError():
+            return "connection"
+        case OSError():
+            return errno.errorcode.get(error.errno or 0, "file")
+        case ValueError() if str(error).startswith(("status_", "too_large")):
+            return str(error)
+        case _:
+            return "other"
 
 
 def _content(path: str) -> bytes:

@@ -90,8 +90,13 @@ def verify(
     for name, value in rows.items():
         table.add_row(name, value)
     console = Console(width=200)
-    console.print(f"{counted(files, 'file holds', 'files hold')} one trail, whole and in order", highlight=False)
+    whole = f"one trail, whole and in order{_since(report.after)}"
+    console.print(f"{counted(files, 'file holds', 'files hold')} {whole}", highlight=False)
     console.print(table, highlight=False)
+
+
+def _since(after: str) -> str:
+    return f", from after entry {after.partition(':')[0]} on: those before it are not here" if after else ""
 
 
 @audit_app.command("tag")

@@ -20,6 +20,7 @@ from gateway.cli.shown import (
     print_explanation,
 )
 from gateway.operations import QUESTIONS, OperationName
+from gateway.policy.callers import ANONYMOUS
 from gateway.policy.diff import diff
 from gateway.policy.documents import PolicyFilesError
 from gateway.policy.explain import explain
@@ -127,6 +128,8 @@ def new_caller(
     """
     try:
         TypeAdapter(CallerName).validate_python(name)
+        if name == ANONYMOUS:
+            fail("NAME: found 'anonymous', expected a caller that has a secret: only who is anonymous has none")
     except ValueError:
         fail(f"NAME: found '{name}', expected lower-case letters, digits and hyphens, at most 63")
     secret = secrets.token_urlsafe(32)

@@ -269,7 +269,7 @@ async def test_two_replicas_write_two_files_and_none_the_other_ones(redis_url: s
     assert third.returncode == 2
     assert third.stderr == (
         f"GATEWAY_AUDIT: found {files[0]} (another process writes it), expected a file that this process alone appends "
-        "to, a directory for one, or '-'\n"
+        "to, a directory for one, a named pipe that somebody reads, or '-'\n"
     )
     assert [verified(file)["entries"] for file in files] == [54, 54]
 

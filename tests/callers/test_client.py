@@ -17,7 +17,7 @@ class Time:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.told: list[tuple[str, bool]] = []
+        self.told: list[tuple[str, str]] = []
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def time() -> Time:
 
 @pytest.fixture
 async def keys(time: Time) -> AsyncIterator[IssuerKeys]:
-    kept = IssuerKeys(KeySources(now=lambda: time.now, on_fetched=lambda name, good: time.told.append((name, good))))
+    kept = IssuerKeys(
+        KeySources(now=lambda: time.now, on_fetched=lambda name, reason: time.told.append((name, reason)))
+    )
     yield kept
     await kept.close()
 
@@ -48,7 +50,7 @@ async def test_keys_are_there_soon_after_the_issuer_is_declared(
     keys.adopt({"cluster": issuer(publisher.url)})
     assert len(keys.keys("cluster")) == 0
     await eventually(lambda: asyncio.sleep(0, len(keys.keys("cluster"))))
-    assert time.told == [("cluster", True)]
+    assert time.told == [("cluster", "")]
     assert len(keys.keys("elsewhere")) == 0
 
 
@@ -76,18 +78,21 @@ async def test_whoever_leaves_does_not_take_the_look_from_the_others(keys: Issue
 
 
 @pytest.mark.parametrize(
-    ("status", "document"),
-    [(500, published(EC)), (302, published(EC)), (404, b""), (200, b"no keys"), (200, b" " * 300_000), (200, b"")],
+    ("status", "document", "reason"),
+    [
+        *[(500, published(EC), "status_500"), (302, published(EC), "status_302"), (404, b"", "status_404")],
+        *[(200, b"no keys", "not_keys"), (200, b" " * 300_000, "too_large"), (200, b"", "not_keys")],
+    ],
 )
-async def test_what_is_no_set_of_keys_takes_the_place_of_none_and_the_last_stand_for_an_hour(
-    status: int, document: bytes, keys: IssuerKeys, publisher: Publisher, time: Time
+async def test_what_is_no_set_of_keys_takes_the_place_of_none_and_the_last_stand_for_an_hour(  # noqa: PLR0913, PLR0917 - a table
+    status: int, document: bytes, reason: str, keys: IssuerKeys, publisher: Publisher, time: Time
 ) -> None:
     keys.adopt({"cluster": issuer(publisher.url)})
     await keys.look_again("cluster")
     publisher.status, publisher.keys = status, document
     time.now += 3599
     assert await keys.look_again("cluster")
-    assert time.told == [("cluster", True), ("cluster", False)]
+    assert time.told == [("cluster", ""), ("cluster", reason)]
     time.now += 1
     assert len(keys.keys("cluster")) == 0
     time.now += 2
@@ -128,6 +133,7 @@ async def test_keys_in_a_file_are_read_and_read_again(keys: IssuerKeys, time: Ti
     file = tmp_path / "keys.json"
     keys.adopt({"cluster": issuer(str(file))})
     assert not await keys.look_again("cluster")
+    assert time.told == [("cluster", "ENOENT")]
     file.write_bytes(published(RSA, EC))
     time.now += 2
     assert await keys.look_again("cluster")

@@ -15,7 +15,7 @@ def shown() -> list[str]:
 
 
 def test_the_values_that_are_shown_are_enough_and_their_policies_are_valid(tmp_path: Path) -> None:
-    (text,) = shown()
+    text, _ = shown()
     objects = render(read(text), "eligibility-gateway")
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"].startswith("registry.example.org/team/eligibility-gateway:")
@@ -24,8 +24,20 @@ def test_the_values_that_are_shown_are_enough_and_their_policies_are_valid(tmp_p
     assert set(load(tmp_path).callers) == {"scheduling"}
 
 
+def test_what_a_pod_needs_to_fetch_a_clusters_keys_is_mounted_where_the_policies_say() -> None:
+    text, more = shown()
+    objects = render(read(text) | read(more), "eligibility-gateway")
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert "/var/run/secrets/cluster" in {one["mountPath"] for one in container["volumeMounts"]}
+    assert pod["automountServiceAccountToken"] is False
+    policies = (CHART.parent / "docs" / "policies.md").read_text()
+    assert "/var/run/secrets/cluster/ca.crt" in policies
+    assert "/var/run/secrets/cluster/token" in policies
+
+
 def test_the_secret_that_is_made_has_the_keys_that_are_read() -> None:
-    (text,) = shown()
+    text, _ = shown()
     made = re.search(r"kubectl create secret generic (\S+) (.*)", README)
     assert made is not None
     assert made[1] == read(text)["secret"]["name"]
@@ -41,7 +53,7 @@ def test_the_switches_that_are_listed_are_those_that_there_are() -> None:
 
 
 def test_the_trial_stores_address_is_the_one_that_is_told() -> None:
-    (text,) = shown()
+    text, _ = shown()
     values = {**read(text), "valkey": {"enabled": True}, "settings": {"allow_plaintext": True}}
     objects = render(values, "eligibility-gateway")
     (service,) = [one for one in objects if one["kind"] == "Service" and one["metadata"]["name"].endswith("-valkey")]

@@ -80,4 +80,6 @@ async def test_without_any_key_nobody_can_say_and_nothing_is_sent(
     async with run_gateway(environment(upstream.url, redis_url, policies=directory)) as gateway:
         assert await ask(gateway, token_now()) == (503, "issuer_unavailable")
         assert await ask(gateway, "of-nobody") == (401, "unauthenticated")
+        told = [line for line in gateway.lines() if line["event"] == "an issuer's keys cannot be had"]
+        assert [(line["issuer"], line["reason"]) for line in told] == [("cluster", "ENOENT")]
     assert upstream.requests == []
