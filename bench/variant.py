@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-import gateway.app
 import gateway.http.ingress
 import gateway.http.upstream
+import gateway.observing
 import gateway.telemetry.log
 import gateway.telemetry.metrics
 from gateway.cli import main
@@ -56,7 +56,7 @@ def put_stop_watch() -> None:
         (gateway.http.upstream.Upstream, "_ended"),
         (gateway.telemetry.metrics.Metrics, "observe"),
         (gateway.telemetry.log._Lines, "_write_out"),  # noqa: SLF001 - the bench looks behind every door
-        (gateway.app, "log_record"),
+        (gateway.observing, "log_record"),
     ):
         setattr(owner, name, watch.around(getattr(owner, name)))
     exposition = Metrics.exposition
@@ -133,5 +133,5 @@ if __name__ == "__main__":
     if sys.argv.pop(1) == "timed":
         put_stop_watch()
     else:
-        setattr(gateway.app, "Metrics", crowded)  # noqa: B010
+        setattr(gateway.observing, "Metrics", crowded)  # noqa: B010
     main()
