@@ -268,7 +268,7 @@ class Ingress:
         if rest is None and len(reply.body) > AT_ONCE_BYTES and raw.method != "HEAD":
             rest = in_parts(reply.body)  # written at once, it would wait for ever for a caller that takes nothing
         response = response_of(reply, is_whole=rest is None)
-        is_ended_by_closing = rest is not None and reply.rest is not None and raw.version != HttpVersion11
+        is_ended_by_closing = reply.rest is not None and raw.version != HttpVersion11
         if is_ended_by_closing or self._closes(raw, sent):
             response.force_close()
         try:
