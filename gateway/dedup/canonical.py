@@ -219,9 +219,11 @@ def _field(value: Any, rules: FieldRules, name: str) -> Any:  # noqa: ANN401 - a
 
 
 def _set(found: list[Any]) -> list[Any]:
-    if {*map(type, found)} == {str}:
-        return sorted({*found})
-    by_text = {write(item): item for item in found if item is not None}
+    """Each member once, in an order that depends on the members alone."""
+    members = [member for member in found if member is not None]
+    if all(type(member) is str for member in members):
+        return sorted({*members})
+    by_text = {write(member): member for member in members}
     return [by_text[text] for text in sorted(by_text)]
 
 

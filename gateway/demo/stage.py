@@ -69,6 +69,7 @@ def set_stage(speed: float) -> Iterator[Stage]:
             "GATEWAY_UPSTREAM_URL": simulator_url,
             "GATEWAY_UPSTREAM_CLIENT_ID": "simulator",
             "GATEWAY_UPSTREAM_CLIENT_SECRET": "simulator-secret",
+            "GATEWAY_DRAIN_GRACE_S": "0",  # no load balancer has to hear of an end
             "GATEWAY_KEYS": f"demo:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         }
         # Both at once: a fleet that starts cold is the first promise.

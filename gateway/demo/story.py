@@ -9,6 +9,7 @@ import json
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -335,7 +336,8 @@ def _stay(telling: Telling, stage: Stage) -> None:
         f"tail -f {stage.directory}/gateway-1.log",
     ):
         print(f"  {line}\n", flush=True)  # noqa: T201 - to be copied: rich would wrap it
-    signal.pause()
+    while True:  # not signal.pause: a signal in the instant before it would never be heard
+        time.sleep(1)
 
 
 async def _until(ask: Callable[[], Awaitable[Answer]], is_enough: Callable[[Answer], bool]) -> Answer:

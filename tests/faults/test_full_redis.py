@@ -1,6 +1,7 @@
 """A Redis that is full takes nothing more, however it is asked."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
 
@@ -21,9 +22,11 @@ async def keep(store: FlightStore, key: bytes) -> None:
 
 
 async def test_answers_are_refused_when_there_is_no_room_for_them(own_valkey: EmbeddedValkey) -> None:
-    runner = Store(connect(own_valkey.url), on_error=lambda _: None)
+    # Time enough for twenty million bytes on any machine: what is slow is another test's.
+    runner = Store(connect(own_valkey.url), on_error=lambda _: None, answer_s=60)
     store = FlightStore(runner, runner, Sealing([new_key("k")]), lambda: None)
-    async with Redis.from_url(own_valkey.url) as client:
+    async with Redis.from_url(own_valkey.url) as client, AsyncExitStack() as stack:
+        stack.push_async_callback(runner.close)
         used: int = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", used + ROOM_BYTES)
         answers = [asyncio.ensure_future(keep(store, b"eg:flight:%d" % number)) for number in range(ANSWERS)]
@@ -32,4 +35,3 @@ async def test_answers_are_refused_when_there_is_no_room_for_them(own_valkey: Em
         assert 0 < len(refused) < ANSWERS
         assert set(refused) == {"full"}
         assert (await client.info("memory"))["used_memory"] < used + ROOM_BYTES + 1_000_000
-    await runner.close()
