@@ -8,7 +8,7 @@ FUZZ := $(VENV)/.fuzz
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test rollout fuzz lint format docs shipping lock bench clean
+.PHONY: help setup demo test thorough rollout fuzz lint format docs shipping lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -18,14 +18,21 @@ setup: $(STAMP) ## Set up .venv, and nothing else
 demo: $(STAMP) ## Run the story: Valkey, simulator, gateway and a day's work (ARGS=--once to end it)
 	@$(BIN)/eligibility-gateway demo $(ARGS)
 
-# Three files at a time, for a test mostly waits; those that give Redis a quarter of a second, or measure, have it to themselves.
 test: $(STAMP) ## Run the tests (ARGS="-k name" to choose)
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/faults --ignore tests/bench
-	@$(BIN)/python -m pytest tests/faults tests/bench
+	$(call in-two-parts,-m "not long")
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
+
+thorough: $(STAMP) ## Run the tests, also those that take long
+	$(call in-two-parts,)
+
+# Three files at a time, for a test mostly waits; those that give Redis a quarter of a second, or measure, have it to themselves.
+define in-two-parts
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(1) --ignore tests/faults --ignore tests/bench
+	@$(BIN)/python -m pytest $(1) tests/faults tests/bench
+endef
 
 rollout: $(SHIPPING) ## Roll three replicas out as the chart does, in real minutes (the tests do it ten times as fast)
 	@ROLLOUT_SPEED=1 $(BIN)/python -m pytest tests/rollout -k loses_no

@@ -15,6 +15,7 @@ ADD = Script.of("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 ECHO = Script.of("return ARGV[1]")
 _GREETING = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 Say = Callable[[bytes], None]
+PATIENT_S = 30.0  # where the time is not what is tested
 
 
 @asynccontextmanager
@@ -45,7 +46,7 @@ async def test_what_was_under_way_when_the_connection_was_cut_is_answered_on_the
     own_valkey: EmbeddedValkey,
     errors: list[str],
 ) -> None:
-    store = Store(connect(own_valkey.url), on_error=errors.append)
+    store = Store(connect(own_valkey.url), on_error=errors.append, answer_s=PATIENT_S)
     async with Redis.from_url(own_valkey.url) as control:
         assert await store.run(ADD, b"k", 1) == 1
         await control.client_pause(10_000, all=False)
@@ -94,7 +95,7 @@ async def test_a_server_that_says_more_than_it_was_asked_is_not_believed_again(n
         say(noise if len(connections) == 1 else b":3\r\n")
 
     async with speaking(chatty) as url:
-        store = Store(connect(url), on_error=errors.append)
+        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
         first = await store.run(ECHO, b"k", "a")
         assert first == (1 if noise.startswith(b":1") else 3)
         assert await store.run(ECHO, b"k", "b") == 3
@@ -105,7 +106,7 @@ async def test_a_server_that_says_more_than_it_was_asked_is_not_believed_again(n
 
 async def test_what_comes_unasked_as_a_push_has_no_place(errors: list[str]) -> None:
     async with speaking(lambda _, say: say(b">2\r\n+invalidate\r\n*0\r\n:7\r\n")) as url:
-        store = Store(connect(url), on_error=errors.append)
+        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
         assert [await store.run(ECHO, b"k", "a") for _ in range(3)] == [7, 7, 7]
         await store.close()
     assert errors == []
@@ -119,7 +120,7 @@ async def test_a_primary_that_became_a_replica_is_left_for_the_next_connection(e
         say(b"-READONLY You can't write against a read only replica.\r\n" if len(connections) == 1 else b":3\r\n")
 
     async with speaking(demoted) as url:
-        store = Store(connect(url), on_error=errors.append)
+        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
         with pytest.raises(StoreUnavailable, match="read_only"):
             await store.run(ECHO, b"k", "a")
         assert await store.run(ECHO, b"k", "b") == 3

@@ -11,10 +11,13 @@ from bench.peers import has_nginx
 ROOT = Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"),
-    reason="the bench reads /proc and pins processes to cores",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"),
+        reason="the bench reads /proc and pins processes to cores",
+    ),
+]
 
 
 def measured(*arguments: str) -> dict[str, Any]:

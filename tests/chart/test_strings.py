@@ -135,6 +135,7 @@ def texts(objects: list[Object]) -> set[str]:
 TEXTS = [path for path, value in leaves(filled()) if isinstance(value, str)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: ".".join(map(str, path)))
 def test_a_text_is_refused_or_arrives_as_that_text(path: Path) -> None:
     made = shape(render(base(path)))
@@ -157,6 +158,7 @@ NAMED = [path for path, _ in closed(SCHEMA) if path] + [
 NULLABLE = sorted({path for path in NAMED if path[0] not in BESIDE})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NULLABLE, ids=".".join)
 def test_a_value_that_is_taken_away_is_refused_in_words_or_missed_by_nothing(path: tuple[str, ...]) -> None:
     for one in refused_in_words(put(path, None)) or ():

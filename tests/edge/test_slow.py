@@ -155,6 +155,7 @@ TRICKLES = {
 }
 
 
+@pytest.mark.long
 async def test_whoever_trickles_is_gone_at_its_limit_and_nobody_else_minds(valkey: EmbeddedValkey) -> None:
     async with attacked(valkey) as (process, good), good.asking("beside those that trickle"):
         each = max(CALLERS // len(TRICKLES), 1)
@@ -165,6 +166,7 @@ async def test_whoever_trickles_is_gone_at_its_limit_and_nobody_else_minds(valke
             assert min(took_s for _, took_s in ended) > 0.9, name
 
 
+@pytest.mark.long
 async def test_five_thousand_that_ask_nothing_are_gone_at_their_limit_and_nobody_else_minds(
     valkey: EmbeddedValkey,
 ) -> None:
@@ -198,6 +200,7 @@ async def test_whoever_takes_no_reply_costs_only_itself(valkey: EmbeddedValkey) 
         assert grown < len(deaf) * 200 * 60_000 / 4, "of two hundred replies, those that wait for their caller are few"
 
 
+@pytest.mark.long
 async def test_a_flood_of_bodies_ten_times_over_the_cap_leaves_no_mark_on_the_memory(valkey: EmbeddedValkey) -> None:
     """Half say so, half do not: of each no more than the cap is held, and the rest is let go of as it comes."""
     cap = 1_048_576
@@ -232,6 +235,7 @@ async def test_a_flood_of_bodies_ten_times_over_the_cap_leaves_no_mark_on_the_me
     assert highest - before < 100 * cap * 2.5, "what is held at once is a little more than a body each"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(SLOWHTTPTEST is None, reason="slowhttptest is not installed")
 @pytest.mark.parametrize("mode", ["-H", "-B", "-X"])

@@ -98,6 +98,7 @@ async def test_a_node_that_is_frozen_keeps_nobody_waiting_for_the_others(
         assert await metric(gateway, "redis_errors_total") - before < FAILURES
 
 
+@pytest.mark.long
 async def test_a_replica_that_took_over_from_a_frozen_node_is_found(nodes: list[Server], answering: Answering) -> None:
     *_, frozen = nodes
     with standalone(bundled(), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000") as replica:
@@ -117,6 +118,7 @@ async def test_a_replica_that_took_over_from_a_frozen_node_is_found(nodes: list[
             assert replica.client.info("replication")["role"] == "master"
 
 
+@pytest.mark.long
 async def test_a_node_that_is_frozen_is_used_again_when_it_thaws(nodes: list[Server], answering: Answering) -> None:
     async with run_gateway(environment(answering.upstream.url, cluster_url(nodes))) as gateway:
         await spread(gateway, nodes)

@@ -71,6 +71,7 @@ async def test_a_second_signal_does_not_wait_for_a_redis_that_does_not_answer(ow
     assert any('"stopped"' in line for line in owing.process.output())
 
 
+@pytest.mark.long
 async def test_an_answer_that_redis_never_takes_is_told_by_the_exit_code(owing: Owing) -> None:
     await owing.is_draining()
     assert await owing.code() == 1

@@ -134,6 +134,7 @@ async def test_a_rollout_loses_no_request_and_pays_for_none_twice(redis_url: str
     assert set(world.calls.values()) == {1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("values", "hold_max_s"),
     [

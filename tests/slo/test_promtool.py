@@ -11,6 +11,7 @@ from tests.scripted import ScriptedUpstream
 from tests.slo.pack import FILES, UNIT_TESTS
 
 PROMTOOL = shutil.which("promtool")
+OF_DAYS = {"days", "latency", "slo"}
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 
 
@@ -24,7 +25,10 @@ def test_the_rules_are_good() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, id=file.stem, marks=[pytest.mark.long] if file.stem in OF_DAYS else []) for file in UNIT_TESTS],
+)
 def test_the_rules_do_what_their_unit_tests_say(file: Path) -> None:
     done = promtool("test", "rules", str(file))
 
