@@ -176,7 +176,8 @@ class Turns:
     def _take_back(self, line: _Line) -> None:
         line.held -= 1
         self._taken -= 1
-        self._serve()
+        if self._queued:
+            self._serve()
 
     def _refusal(self, line: _Line) -> GatewayError:
         if not self._is_over_its_limits(line) or line is self._lines[_STRANGERS]:

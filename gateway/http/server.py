@@ -254,21 +254,29 @@ class _Connection(RequestHandler):
         is_body, before = not self._body.is_eof(), self._request_count
         if self._is_over or (self._is_last and not is_body):
             return
+        is_within = is_body or self._head_bytes > 0
         super().data_received(data)
-        if not is_body or self._request_count > before:
-            self._is_foreign = self._is_foreign or _FOREIGN.search(self._line + data) is not None
+        count = self._request_count - before
+        if not self._is_foreign and (count or not is_body):
+            heads = data if is_within or count != 1 else self._head_of(data)
+            self._is_foreign = _FOREIGN.search(self._line + heads) is not None
         self._line = (self._line + data[-_PROTOCOL_BYTES:])[-_PROTOCOL_BYTES:]
         self._end = (self._end + data[-len(_NO_TRAILERS) :])[-len(_NO_TRAILERS) :]
-        if self._request_count > before:
-            self._has_read(self._request_count - before, data, is_body=is_body)
+        if count:
+            self._has_read(count, data, is_body=is_body)
         elif is_body:
             self._body_bytes += len(data)
             if self._body_bytes > _FRAMING * self._patience.body_bytes + _HEAD_BYTES:
                 self._break_body(BodyTooLarge())
         elif data:
             self._reads_head(len(data))
-        if self._body.is_eof() and (is_body or self._request_count > before) and self._ends_here():
+        if self._body.is_eof() and (is_body or count) and self._ends_here():
             self._ends = self._is_over = True
+
+    def _head_of(self, data: bytes) -> bytes:
+        """Leave out the body of the one message that begins with this piece, where nothing stands behind it."""
+        end = data.find(b"\r\n\r\n") + len(b"\r\n\r\n")
+        return data[:end] if len(data) - end == self._messages[-1][1].total_bytes else data
 
     def _ends_here(self) -> bool:
         """Whether what follows the message that was read last may be misread."""
