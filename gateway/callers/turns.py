@@ -24,13 +24,12 @@ from gateway.policy.callers import Caller, LimitsClause
 from gateway.problem import GatewayError
 
 Place = asyncio.Future[None]
-_STRANGERS: Final = ""  # no caller has this name
 _STRANGERS_SHARE: Final = 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
-    """One caller's places, and those who wait for one."""
+    """The places of one caller, or of all strangers together, and those who wait for one."""
 
     limits: LimitsClause
     bucket: Bucket | None
@@ -49,20 +48,19 @@ class Turns:
         self._now = now
         self._measured = measured
         self._lines: dict[str, _Line] = {}
-        self._queued: dict[str, _Line] = {}  # served in this order; whoever was served goes last
+        self._strangers = _Line(LimitsClause(in_flight=max(places // _STRANGERS_SHARE, 1)), None)
+        self._queued: dict[_Line, None] = {}  # served in this order; whoever was served goes last
         self._taken = 0
         self._callers: Mapping[str, Caller] = {}
         self._held: dict[Exchange, _Line] = {}
         self._hoping: dict[Exchange, Place] = {}
-        strangers = LimitsClause(in_flight=max(places // _STRANGERS_SHARE, 1))
-        self._lines[_STRANGERS] = _Line(strangers, None)
         self._timer: asyncio.TimerHandle | None = None
 
     def adopt(self, callers: Mapping[str, Caller]) -> None:
         """Let these limits hold from now on; whoever has a place keeps it, and a bucket that is another is full."""
         self._callers = callers
         for name, line in tuple(self._lines.items()):
-            if name not in callers and name and not line.held and not line.waiting:
+            if name not in callers and not line.held and not line.waiting:
                 del self._lines[name]
             elif name in callers and callers[name].entry.limits != line.limits:
                 line.limits = callers[name].entry.limits
@@ -72,16 +70,15 @@ class Turns:
     @property
     def queued(self) -> int:
         """How many requests wait for their turn."""
-        return sum(len(line.waiting) for line in self._queued.values())
+        return sum(len(line.waiting) for line in self._queued)
 
     async def take(self, exchange: Exchange) -> None:
         """Return when the request may go on; one that has its place keeps it. Raises TooManyRequests and Overloaded."""
         if exchange in self._held:
             return
-        name = exchange.caller.name if exchange.caller is not None else _STRANGERS
-        line = self._line(name)
+        line = self._line(exchange.caller.name) if exchange.caller is not None else self._strangers
         if line.waiting or not self._may_go(line):
-            await self._wait(name, line, exchange)  # whoever serves has counted the place
+            await self._wait(line, exchange)  # whoever serves has counted the place
         else:
             self._give(line)
         self._held[exchange] = line
@@ -100,13 +97,13 @@ class Turns:
 
     # --- those who wait -----------------------------------------------------------------------------------------
 
-    async def _wait(self, name: str, line: _Line, exchange: Exchange) -> None:
+    async def _wait(self, line: _Line, exchange: Exchange) -> None:
         limits = line.limits
         if len(line.waiting) >= limits.queue or not limits.wait:
             raise self._refusal(line)
         place: Place = asyncio.get_running_loop().create_future()
         line.waiting.append(place)
-        self._queued.setdefault(name, line)
+        self._queued.setdefault(line)
         self._serve()  # perhaps the bucket was filled just now, and its timer has not rung yet
         self._hoping[exchange] = place
         exchange.waits(self._measured())
@@ -119,7 +116,7 @@ class Turns:
             elif place in line.waiting:
                 line.waiting.remove(place)
             if not line.waiting:
-                self._queued.pop(name, None)
+                self._queued.pop(line, None)
             if isinstance(error, TimeoutError):
                 raise self._refusal(line) from None
             raise
@@ -132,16 +129,16 @@ class Turns:
         is_any_served = True
         while is_any_served:
             is_any_served = False
-            for name, line in tuple(self._queued.items()):
+            for line in tuple(self._queued):
                 while line.waiting and line.waiting[0].done():  # has left, and has not come to say so yet
                     line.waiting.popleft()
                 if line.waiting and self._may_go(line):
                     self._give(line)
                     line.waiting.popleft().set_result(None)
                     is_any_served = True
-                    self._queued[name] = self._queued.pop(name)
+                    self._queued[line] = self._queued.pop(line)
                 if not line.waiting:
-                    del self._queued[name]
+                    del self._queued[line]
         self._arm()
 
     def _arm(self) -> None:
@@ -150,7 +147,7 @@ class Turns:
             self._timer.cancel()
             self._timer = None
         now = self._now()
-        waits = [line.bucket.wait_s(now) for line in self._queued.values() if line.bucket is not None]
+        waits = [line.bucket.wait_s(now) for line in self._queued if line.bucket is not None]
         if due := [wait_s for wait_s in waits if wait_s > 0]:
             self._timer = asyncio.get_running_loop().call_later(min(due), self._serve)
 
@@ -180,7 +177,7 @@ class Turns:
             self._serve()
 
     def _refusal(self, line: _Line) -> GatewayError:
-        if not self._is_over_its_limits(line) or line is self._lines[_STRANGERS]:
+        if not self._is_over_its_limits(line) or line is self._strangers:
             return Overloaded(retry_after_s=1)
         wait_s = line.bucket.wait_s(self._now()) if line.bucket is not None else 0.0
         retry_after_s = max(math.ceil(wait_s), 1)
