@@ -21,7 +21,7 @@ from gateway.callers.step import Sources as CallersSources
 from gateway.callers.tokens import Tokens
 from gateway.callers.turns import Turns
 from gateway.certificates import Certificates
-from gateway.connect import connect
+from gateway.connect import Client, connect
 from gateway.dedup.fleet import Fleet, Sources
 from gateway.dedup.flights import Flights
 from gateway.dedup.step import DedupStep
@@ -120,7 +120,7 @@ async def open_gateway(  # noqa: PLR0915 - built and joined in one place, in the
         urgent = new_store()  # a line of its own: those who wait cannot starve it
         stack.push_async_callback(urgent.close)
         flight_store = FlightStore(store, urgent, sealing, metrics.value_unusable)
-        flights = await _open_flights(redis_url, flight_store, metrics, stack)
+        flights = await _open_flights(connect(redis_url, settings.redis_timeout_s), flight_store, metrics, stack)
         turns = Turns(settings.max_in_flight, now=time.monotonic, measured=now)
         in_flight.on_over, in_flight.on_left = turns.over, turns.left
         issuer_keys = IssuerKeys(KeySources(now=time.monotonic, on_fetched=of_issuers(metrics, log)))
@@ -214,14 +214,14 @@ def _store(url: str, answer_s: float, metrics: Metrics, log: Log) -> Store:
             log.info("redis is back")
 
     return Store(
-        connect(url),
+        connect(url, answer_s),
         on_error=metrics.redis_failed,
         new_breaker=lambda: Breaker(time.monotonic, random.random, on_change),
         answer_s=answer_s,
     )
 
 
-async def _open_flights(url: str, store: FlightStore, metrics: Metrics, stack: AsyncExitStack) -> Flights:
+async def _open_flights(client: Client, store: FlightStore, metrics: Metrics, stack: AsyncExitStack) -> Flights:
     sources = Sources(
         now=time.monotonic,
         jitter=random.random,
@@ -231,7 +231,7 @@ async def _open_flights(url: str, store: FlightStore, metrics: Metrics, stack: A
         on_stored=metrics.answer_stored,
     )
     fleet = Fleet(store, sources)
-    listener = Subscription(connect(url), CHANNEL, on_message=fleet.wake, on_subscribed=fleet.wake_all)
+    listener = Subscription(client, CHANNEL, on_message=fleet.wake, on_subscribed=fleet.wake_all)
     listener.start()
     stack.push_async_callback(listener.close)
     flights = Flights(fleet, sources)

@@ -35,8 +35,9 @@ class StoreUrlError(ValueError):
     """The Redis URL cannot be used; the message does not repeat it, for it may hold a password."""
 
 
-def connect(url: str) -> Client:
-    """Return a client for a Redis URL; nothing is sent yet. Raises StoreUrlError."""
+def connect(url: str, answer_s: float = TIMEOUT_S) -> Client:
+    """Return a client for a Redis that may take so long for each answer; nothing is sent yet. Raises StoreUrlError."""
+    options = _options(max(answer_s, TIMEOUT_S))
     try:
         parts = urlsplit(url)  # its errors quote what stands before the host: a password
         match parts.scheme:
@@ -44,11 +45,11 @@ def connect(url: str) -> Client:
                 # redis-py would take a database that is no number for the first one.
                 raise StoreUrlError("the database is no number, expected for instance redis://host:6379/0")
             case "redis" | "rediss" | "unix":
-                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **_options()))
+                return Redis.from_pool(BlockingConnectionPool.from_url(url, **_pool_options(), **options))
             case "redis+sentinel" | "rediss+sentinel":
-                return _sentinel(parts)
+                return _sentinel(parts, options)
             case "redis+cluster" | "rediss+cluster":
-                return RedisCluster.from_url(url.replace("+cluster", "", 1), **_options())
+                return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
             case _:
                 raise StoreUrlError(
                     f"the scheme is '{parts.scheme[:20]}', expected embedded, redis, rediss, unix, redis+sentinel, "
@@ -85,7 +86,7 @@ def node_client(cluster: RedisCluster, host: str, port: int) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _sentinel(parts: SplitResult) -> Redis:
+def _sentinel(parts: SplitResult, options: dict[str, Any]) -> Redis:
     """`redis[s]+sentinel://[user:password@]host:port[,host:port…]/SERVICE[/DB][?ssl_ca_certs=FILE…]`."""
     credentials, at, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":") if at else ("", "", "")
@@ -93,7 +94,7 @@ def _sentinel(parts: SplitResult) -> Redis:
     if not service:
         raise StoreUrlError("no service is named, expected redis+sentinel://host:26379/SERVICE")
     nodes = [(host, int(port or 26379)) for host, _, port in (node.partition(":") for node in hosts.split(","))]
-    options = _options() | (_tls_options(parts) if parts.scheme.startswith("rediss") else {})
+    options = options | (_tls_options(parts) if parts.scheme.startswith("rediss") else {})
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates it in part
         nodes, sentinel_kwargs=options, **options
     )
@@ -115,10 +116,10 @@ def _tls_options(parts: SplitResult) -> dict[str, Any]:
     return {"ssl": True, **stated}
 
 
-def _options() -> dict[str, Any]:
+def _options(answer_s: float) -> dict[str, Any]:
     return {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_timeout": answer_s,
+        "socket_connect_timeout": answer_s,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 3,
         "driver_info": None,  # whose library it is concerns nobody, and CLIENT SETINFO would have to be allowed

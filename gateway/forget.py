@@ -40,7 +40,9 @@ def forget(settings: Settings, wanted: Iterable[bytes]) -> tuple[int, int]:
 
 
 async def _forget(settings: Settings, wanted: Iterable[bytes]) -> tuple[int, int]:
-    runner = Store(connect(settings.redis_url.get_secret_value()), on_error=lambda _: None)
+    answer_s = settings.redis_timeout_s
+    client = connect(settings.redis_url.get_secret_value(), answer_s)
+    runner = Store(client, on_error=lambda _: None, answer_s=answer_s)
     store = FlightStore(runner, runner, Sealing(settings.keys), lambda: None)
     forgotten = others = 0
     try:

@@ -166,7 +166,7 @@ class Line:
         failed: Exception | None = None
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(max(CONNECT_S, self._answer_s)):
                 await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
             self._session = _Session(connection, self._ended)
         except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors

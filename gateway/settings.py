@@ -213,7 +213,8 @@ class Settings(BaseModel):
         gt=0,
         le=5,
         allow_inf_nan=False,
-        description="For an answer of Redis; what takes longer passes as if there were no Redis.",
+        description="For an answer of Redis; what takes longer passes as if there were no Redis. Its greeting may take "
+        "as long, and a second in any case.",
     )
     drain_grace_s: float = Field(
         default=5.0,

@@ -115,4 +115,4 @@ def any_server(
         primary.client.flushall()
     if kind == "python-parser":
         return lambda: Redis.from_pool(BlockingConnectionPool.from_url(url, parser_class=_AsyncRESP3Parser, protocol=3))
-    return lambda: connect(url + ("?protocol=2" if kind.endswith("resp2") else ""))
+    return lambda: connect(url + ("?protocol=2" if kind.endswith("resp2") else ""), answer_s=5)

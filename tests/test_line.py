@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from gateway.connect import connect
 from gateway.embedded import EmbeddedValkey
+from gateway.line import CONNECT_S
 from gateway.store import Script, Store, StoreUnavailable
 
 ADD = Script.of("return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -19,12 +20,13 @@ PATIENT_S = 30.0  # where the time is not what is tested
 
 
 @asynccontextmanager
-async def speaking(answer: Callable[[bytes, Say], None]) -> AsyncIterator[str]:
+async def speaking(answer: Callable[[bytes, Say], None], greets_after_s: float = 0) -> AsyncIterator[str]:
     """A server that greets as Redis does, and then says what it is told to; yields its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             if b"HELLO" in data:
+                await asyncio.sleep(greets_after_s)
                 writer.write(_GREETING)
             elif b"CLIENT" in data:
                 writer.write(b"+OK\r\n" * data.count(b"CLIENT"))
@@ -46,7 +48,7 @@ async def test_what_was_under_way_when_the_connection_was_cut_is_answered_on_the
     own_valkey: EmbeddedValkey,
     errors: list[str],
 ) -> None:
-    store = Store(connect(own_valkey.url), on_error=errors.append, answer_s=PATIENT_S)
+    store = Store(connect(own_valkey.url, PATIENT_S), on_error=errors.append, answer_s=PATIENT_S)
     async with Redis.from_url(own_valkey.url) as control:
         assert await store.run(ADD, b"k", 1) == 1
         await control.client_pause(10_000, all=False)
@@ -95,7 +97,7 @@ async def test_a_server_that_says_more_than_it_was_asked_is_not_believed_again(n
         say(noise if len(connections) == 1 else b":3\r\n")
 
     async with speaking(chatty) as url:
-        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
+        store = Store(connect(url, PATIENT_S), on_error=errors.append, answer_s=PATIENT_S)
         first = await store.run(ECHO, b"k", "a")
         assert first == (1 if noise.startswith(b":1") else 3)
         assert await store.run(ECHO, b"k", "b") == 3
@@ -104,9 +106,17 @@ async def test_a_server_that_says_more_than_it_was_asked_is_not_believed_again(n
     assert len(connections) == 2
 
 
+async def test_where_an_answer_may_take_long_so_may_a_greeting(errors: list[str]) -> None:
+    async with speaking(lambda _, say: say(b":7\r\n"), greets_after_s=2 * CONNECT_S) as url:
+        store = Store(connect(url, PATIENT_S), on_error=errors.append, answer_s=PATIENT_S)
+        assert await store.run(ECHO, b"k", "a") == 7
+        await store.close()
+    assert errors == []
+
+
 async def test_what_comes_unasked_as_a_push_has_no_place(errors: list[str]) -> None:
     async with speaking(lambda _, say: say(b">2\r\n+invalidate\r\n*0\r\n:7\r\n")) as url:
-        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
+        store = Store(connect(url, PATIENT_S), on_error=errors.append, answer_s=PATIENT_S)
         assert [await store.run(ECHO, b"k", "a") for _ in range(3)] == [7, 7, 7]
         await store.close()
     assert errors == []
@@ -120,7 +130,7 @@ async def test_a_primary_that_became_a_replica_is_left_for_the_next_connection(e
         say(b"-READONLY You can't write against a read only replica.\r\n" if len(connections) == 1 else b":3\r\n")
 
     async with speaking(demoted) as url:
-        store = Store(connect(url), on_error=errors.append, answer_s=PATIENT_S)
+        store = Store(connect(url, PATIENT_S), on_error=errors.append, answer_s=PATIENT_S)
         with pytest.raises(StoreUnavailable, match="read_only"):
             await store.run(ECHO, b"k", "a")
         assert await store.run(ECHO, b"k", "b") == 3

@@ -26,7 +26,7 @@ def errors() -> list[str]:
 
 @pytest.fixture
 async def store(redis_url: str, errors: list[str]) -> AsyncIterator[Store]:
-    store = Store(connect(redis_url), on_error=errors.append, answer_s=30)  # time is other tests' matter
+    store = Store(connect(redis_url, 30), on_error=errors.append, answer_s=30)  # time is other tests' matter
     yield store
     await store.close()
 
@@ -99,7 +99,7 @@ async def test_a_server_that_is_killed_is_unavailable_at_once(own_valkey: Embedd
 
 
 async def test_a_full_and_a_read_only_server_are_told_apart(own_valkey: EmbeddedValkey, errors: list[str]) -> None:
-    store = Store(connect(own_valkey.url), on_error=errors.append, answer_s=30)
+    store = Store(connect(own_valkey.url, 30), on_error=errors.append, answer_s=30)
     client = Redis.from_url(own_valkey.url)
     await client.config_set("maxmemory", "1")
     with pytest.raises(StoreUnavailable, match="full"):

@@ -23,7 +23,7 @@ async def keep(store: FlightStore, key: bytes) -> None:
 
 async def test_answers_are_refused_when_there_is_no_room_for_them(own_valkey: EmbeddedValkey) -> None:
     # Time enough for twenty million bytes on any machine: what is slow is another test's.
-    runner = Store(connect(own_valkey.url), on_error=lambda _: None, answer_s=60)
+    runner = Store(connect(own_valkey.url, 60), on_error=lambda _: None, answer_s=60)
     store = FlightStore(runner, runner, Sealing([new_key("k")]), lambda: None)
     async with Redis.from_url(own_valkey.url) as client, AsyncExitStack() as stack:
         stack.push_async_callback(runner.close)

@@ -62,7 +62,7 @@ class Flaky:
 
 @pytest.fixture
 async def connection(redis_url: str) -> AsyncIterator[Flaky]:
-    store = Store(connect(redis_url), on_error=lambda _: None, answer_s=5)
+    store = Store(connect(redis_url, 5), on_error=lambda _: None, answer_s=5)
     yield Flaky(store)
     await store.close()
 

@@ -22,7 +22,7 @@ def token(generation: str, issued: Issued = HOUR) -> Token:
 
 @pytest.fixture
 async def connection(redis_url: str) -> AsyncIterator[Store]:
-    store = Store(connect(redis_url), on_error=lambda _: None, answer_s=5)
+    store = Store(connect(redis_url, 5), on_error=lambda _: None, answer_s=5)
     yield store
     await store.close()
 
