@@ -40,17 +40,7 @@ FIELDS: Final = frozenset(
     {
         *("event", "level", "timestamp", "operation", "caller", "identified_by", "policy", "method", "status", "code"),
         *("correlation_id", "trace_id", "duration_s", "upstream_s", "upstream_status", "upstream_calls"),
-        *(
-            "token_wait_s",
-            "request_bytes",
-            "reply_bytes",
-            "is_complete",
-            "error",
-            "reason",
-            "result",
-            "notice",
-            "issuer",
-        ),
+        *("token_wait_s", "request_bytes", "reply_bytes", "is_complete", "error", "reason", "result", "notice"),
         *("listen", "admin_listen", "policies", "callers", "version", "in_flight", "drained", "redis", "dropped"),
         "issuer",
         *("dedup", "dedup_reason", "dedup_age_s", "follow_s", "own_s", "budget_s", "budget_used", "payer", "left_s"),
